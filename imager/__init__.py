@@ -1,0 +1,1 @@
+"""Images, the cast and the agent. Never imports netboot."""

@@ -1,0 +1,1 @@
+"""Runs on the booted machine. Few dependencies."""

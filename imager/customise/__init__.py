@@ -1,0 +1,1 @@
+"""What a machine needs after its image."""

@@ -1,0 +1,1 @@
+"""Partition tables, used blocks, reading and writing disks."""

@@ -1,0 +1,92 @@
+"""Every error that `imager` raises on purpose.
+
+    ImagerError
+      PeerError         the other side sent nonsense: drop, count, go on
+        PacketError       a datagram of the cast
+        MessageError      a JSON body between agent and appliance
+        ManifestError     a manifest that is damaged, unsigned or of an unknown version
+      WorldError        the machine, a disk or a program failed: tell a person what to do
+        SourceError       a capture source that cannot be read as an image
+        TargetError       a disk that must not or cannot take this image
+        DiskError         reading or writing a disk failed
+        StoreError        the image store cannot give or take data
+        ToolError         a program of the distribution failed
+        CastError         a session ended without its image
+        ApplianceError    the appliance cannot be reached or refused
+
+What we misuse ourselves is a ValueError or an assertion.
+"""
+
+from dataclasses import dataclass
+
+
+class ImagerError(Exception):
+    """Base of all errors of this package. `str()` is one line for a person that says what to do."""
+
+
+class PeerError(ImagerError):
+    """The other side sent something that is not of the protocol."""
+
+
+class PacketError(PeerError):
+    """A datagram of the cast that does not parse."""
+
+
+class MessageError(PeerError):
+    """A JSON body that is not the message it should be."""
+
+
+class ManifestError(PeerError):
+    """A manifest that is damaged, not signed by the expected key, or of an unknown version."""
+
+
+class WorldError(ImagerError):
+    """Something outside the program failed."""
+
+
+class SourceError(WorldError):
+    """A capture source that cannot be imaged: mounted, missing, dirty."""
+
+
+class TargetError(WorldError):
+    """A target that must not be written: too small, not the machine's own disk, mounted."""
+
+
+@dataclass
+class DiskError(WorldError):
+    """Reading or writing a disk failed."""
+
+    device: str
+    offset: int
+    """Bytes from the start of the device."""
+    cause: str
+
+    def __str__(self) -> str:
+        return f"{self.device}: {self.cause} at byte {self.offset}; check the disk and its cable"
+
+
+class StoreError(WorldError):
+    """The image store cannot give or take data."""
+
+
+@dataclass
+class ToolError(WorldError):
+    """A program that we run ended with an error."""
+
+    command: str
+    """The command line, as it can be pasted into a shell."""
+    status: int
+    output: str
+    """The last lines of its output."""
+
+    def __str__(self) -> str:
+        last = self.output.strip().splitlines()[-1] if self.output.strip() else "no output"
+        return f"`{self.command}` ended with {self.status}: {last}"
+
+
+class CastError(WorldError):
+    """A session ended without its image on this machine."""
+
+
+class ApplianceError(WorldError):
+    """The appliance cannot be reached, or refused what the agent asked for."""

@@ -1,0 +1,1 @@
+"""Manifest, chunks, packs, store and plan."""

@@ -1,0 +1,1 @@
+"""Sender and receiver sessions of the cast. Pure: no I/O."""

@@ -1,0 +1,1 @@
+"""UDP endpoints and processes that drive the cast."""

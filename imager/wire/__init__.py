@@ -1,0 +1,1 @@
+"""Multicast packets and agent messages. Pure: no I/O."""

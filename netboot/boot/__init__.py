@@ -1,0 +1,1 @@
+"""Which boot file a machine gets, rendered when it is asked for."""

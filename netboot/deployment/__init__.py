@@ -1,0 +1,1 @@
+"""From an image and a list of machines to tasks and sessions."""

@@ -1,0 +1,1 @@
+"""Who gets which address and which boot file. Pure: no I/O."""

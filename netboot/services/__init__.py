@@ -1,0 +1,1 @@
+"""Sockets, tasks and processes of the appliance."""

@@ -1,0 +1,1 @@
+"""One TFTP transfer at a time. Pure: no I/O."""

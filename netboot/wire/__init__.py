@@ -1,0 +1,1 @@
+"""DHCP, PXE options and TFTP as bytes. Pure: no I/O."""

@@ -1,0 +1,1 @@
+"""Jinja2 templates: GRUB, unattend, Linux, pages. Data, no code."""
