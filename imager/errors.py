@@ -5,11 +5,13 @@
         PacketError       a datagram of the cast
         MessageError      a JSON body between agent and appliance
         ManifestError     a manifest that is damaged, unsigned or of an unknown version
+        ChunkError        stored bytes that are not the chunk that they should be
       WorldError        the machine, a disk or a program failed: tell a person what to do
         SourceError       a capture source that cannot be read as an image
         TargetError       a disk that must not or cannot take this image
         DiskError         reading or writing a disk failed
         StoreError        the image store cannot give or take data
+          UnknownImage      there is no image or version of that name
         ToolError         a program of the distribution failed
         CastError         a session ended without its image
         ApplianceError    the appliance cannot be reached or refused
@@ -40,6 +42,10 @@ class ManifestError(PeerError):
     """A manifest that is damaged, not signed by the expected key, or of an unknown version."""
 
 
+class ChunkError(PeerError):
+    """Stored bytes that do not decompress, or not to what their hash says."""
+
+
 class WorldError(ImagerError):
     """Something outside the program failed."""
 
@@ -67,6 +73,10 @@ class DiskError(WorldError):
 
 class StoreError(WorldError):
     """The image store cannot give or take data."""
+
+
+class UnknownImage(StoreError):
+    """There is no image of that name, or not that version of it."""
 
 
 @dataclass
