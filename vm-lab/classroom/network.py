@@ -1,0 +1,106 @@
+"""The private network of a classroom: a bridge, the appliance's port, one port and one loss rate a machine.
+
+Nothing of it is seen from outside: bridge, taps and cables live in two network namespaces, `room` (the switch and the
+machines' programs) and `server` (the appliance). The switch snoops IGMP and asks, as version 3: with a version 2
+querier some of eight receivers lost the stream, because one's report suppresses another's.
+"""
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from classroom.run import Run, held_back_signals
+from imager.errors import ToolError
+from imager.programs import run
+
+SERVER_INTERFACE = "eth0"
+SERVER_ADDRESS = "10.77.0.1"
+PREFIX_LENGTH = 24
+BRIDGE = "switch"
+_UPLINK = "uplink"
+_TABLE = "loss"
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A machine's port of the switch."""
+
+    tap: str
+    """Name of its tap interface in the room's namespace."""
+
+
+class Classroom:
+    """The network of one run; a context manager. Names are free to repeat in another run: each has its namespaces."""
+
+    def __init__(self, owner: Run) -> None:
+        self.room = owner.namespace("room")
+        """Network namespace of the switch: QEMU runs in it."""
+        self.server = owner.namespace("server")
+        """Network namespace of the appliance."""
+        self._ports: list[Port] = []
+
+    def __enter__(self) -> Self:
+        for namespace in (self.room, self.server):
+            with held_back_signals():  # `ip netns add` is a file and a mount: never one without the other
+                run(["ip", "netns", "add", namespace])
+            run(["ip", "netns", "exec", namespace, "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1"])
+            self._ip(namespace, "link set lo up")
+        bridge = "stp_state 0 forward_delay 0 mcast_snooping 1 mcast_querier 1 mcast_igmp_version 3"
+        self._ip(self.room, f"link add {BRIDGE} type bridge {bridge}")
+        self._ip(self.room, f"link set {BRIDGE} up")
+        self._ip(self.room, f"link add {_UPLINK} type veth peer name {SERVER_INTERFACE} netns {self.server}")
+        self._ip(self.room, f"link set {_UPLINK} master {BRIDGE} up")
+        self._ip(self.server, f"address add {SERVER_ADDRESS}/{PREFIX_LENGTH} dev {SERVER_INTERFACE}")
+        self._ip(self.server, f"link set {SERVER_INTERFACE} up")
+        # A packet leaves the appliance as a real card would send it: checksum filled in (firmware checks it), one
+        # datagram each (loss then hits single packets, not bursts that the kernel would cut later).
+        offloads = [word for name in ("tx", "tso", "gso", "tx-udp-segmentation") for word in (name, "off")]
+        run(["ip", "netns", "exec", self.server, "ethtool", "-K", SERVER_INTERFACE, *offloads])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for namespace in (self.room, self.server):
+            with held_back_signals():
+                try:
+                    run(["ip", "netns", "delete", namespace])
+                except ToolError:
+                    pass  # in use or half made: the run's end removes it with what is in it
+
+    def add_port(self) -> Port:
+        """A new port for one machine, without loss."""
+        port = Port(tap=f"port{len(self._ports)}")
+        self._ip(self.room, f"tuntap add dev {port.tap} mode tap")
+        self._ip(self.room, f"link set {port.tap} master {BRIDGE} up")
+        self._ports.append(port)
+        return port
+
+    def set_loss(self, port: Port, percent: float) -> None:
+        """From now on drop `percent` of the packets to this machine, each by its own random choice."""
+        run(["ip", "netns", "exec", self.room, "nft", "-f", "-"], stdin=loss_ruleset(port.tap, percent).encode())
+
+    def dropped_packets(self, port: Port) -> int:
+        """How many packets to this machine its loss has taken since `set_loss`."""
+        listing = run(["ip", "netns", "exec", self.room, "nft", "list", "chain", "netdev", _TABLE, port.tap])
+        _, found, rest = listing.partition("counter packets ")
+        return int(rest.split()[0]) if found else 0
+
+    @staticmethod
+    def _ip(namespace: str, command: str) -> None:
+        run(["ip", "-n", namespace, *command.split()])
+
+
+def loss_ruleset(tap: str, percent: float) -> str:
+    """nftables commands that make `percent` (0 to 100, steps of 0.01) the loss of one tap, whatever it was before."""
+    if not 0 <= percent <= 100:
+        raise ValueError(f"loss of {percent} %: 0 to 100 is wanted")
+    lines = [
+        f"add table netdev {_TABLE}",
+        f'add chain netdev {_TABLE} {tap} {{ type filter hook egress device "{tap}" priority 0; policy accept; }}',
+        f"flush chain netdev {_TABLE} {tap}",
+    ]
+    share = round(percent * 100)
+    if share:
+        lines.append(f"add rule netdev {_TABLE} {tap} numgen random mod 10000 < {share} counter drop")
+    return "\n".join(lines) + "\n"
