@@ -94,8 +94,8 @@ ExecStart=/usr/local/sbin/roomcast-proof
 [Install]
 WantedBy=multi-user.target
 """
-_GRUB_MODULES = ("biosdisk", "part_gpt", "ext2", "search", "search_fs_uuid", "normal", "configfile", "linux")
-_GRUB_MODULES += ("echo", "serial", "terminal")
+_GRUB_MODULES = ["biosdisk", "part_gpt", "ext2", "search", "search_fs_uuid", "normal", "configfile", "linux", "echo"]
+_GRUB_MODULES += ["serial", "terminal"]
 _GRUB_START = f"search --no-floppy --fs-uuid --set=root {_ROOT_UUID}\nset prefix=($root)/boot/grub\n"
 _GRUB_MENU = f"""serial --unit=0 --speed=115200
 terminal_output serial
@@ -118,7 +118,7 @@ def golden_disk(cache: Path, *, temporary: Path, log: Path) -> Path:
         if not disk.exists():
             work = temporary / "golden"
             work.mkdir(parents=True)
-            build_command = [sys.executable, "-m", "classroom.golden_disk", work / "disk", work]
+            build_command: list[str | Path] = [sys.executable, "-m", "classroom.golden_disk", work / "disk", work]
             run_contained(build_command, log=log, temporary=work)
             for old in cache.glob("golden-*.raw"):
                 old.unlink()
@@ -220,7 +220,7 @@ def _make_disk(disk: Path, root: Path, work: Path) -> None:
         "-E",
         offset,
     ]
-    run(["mke2fs", *options, disk, f"{size}k"])
+    run(["mke2fs", *options, "-d", root, "-E", offset, disk, f"{size}k"])
     _install_bios_grub(disk, work)
 
 
