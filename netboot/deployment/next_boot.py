@@ -1,0 +1,27 @@
+"""What a machine that boots from the network shall do: its agent, or its own disk.
+
+Asked by the boot files as they are rendered, from the event loop or a thread: two quick reads.
+"""
+
+from netboot.boot.contexts import BootKind, NextBoot
+from netboot.persistence.machines import MachineRepository
+from netboot.persistence.sessions import SessionRepository
+
+
+class NextBoots:
+    """Decides by MAC."""
+
+    def __init__(self, machines: MachineRepository, sessions: SessionRepository) -> None:
+        self._machines = machines
+        self._sessions = sessions
+
+    def next_boot(self, mac: str) -> NextBoot:
+        """AGENT for a machine that is not known (it registers) or has a task, else LOCAL."""
+        machine = self._machines.find_by_mac(mac)
+        if machine is None:
+            return NextBoot(BootKind.AGENT, reason="not known yet: it registers")
+        task = self._sessions.open_task(machine.id)
+        if task is None:
+            return NextBoot(BootKind.LOCAL, machine.name, "no task")
+        version = f" version {task.version}" if task.version else ""
+        return NextBoot(BootKind.AGENT, machine.name, f"{task.kind} {task.image}{version}")

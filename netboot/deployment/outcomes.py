@@ -1,0 +1,141 @@
+"""How tasks and sessions end: the one place that does it, whoever asks (agent, administrator, watch, sender)."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from imager.image.manifest import Manifest
+from imager.wire.messages import CastAddress, TaskResult
+from netboot.deployment.live import Board, Changes
+from netboot.deployment.records import Session, TaskRecord
+from netboot.deployment.states import OPEN_TASK_STATES, session_outcome
+from netboot.errors import ConflictError
+from netboot.model import SessionState, TaskState
+from netboot.persistence.database import Database
+from netboot.persistence.sessions import SessionRepository
+
+WATCH_INTERVAL_S = 1.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The two clocks of the appliance."""
+
+    wall: Callable[[], float]
+    """Unix seconds, for what is kept."""
+    monotonic: Callable[[], float]
+    """Seconds, for what waits."""
+
+
+class Casts(Protocol):
+    """The running casts, as the deployment needs them."""
+
+    async def open(self, session: Session, manifest: Manifest, receivers: list[int]) -> None:
+        """Start the sender of a session; it waits for its receivers."""
+
+    def address(self, session: Session, receiver: int) -> CastAddress:
+        """Where a receiver listens and talks to. Raises ConflictError when the session is not open."""
+
+    async def ready(self, session_id: int, receiver: int, wanted: bytes) -> None:
+        """A receiver listens, and lacks the chunks whose bit is set."""
+
+    async def leave(self, session_id: int, receiver: int, reason: str) -> None:
+        """A receiver is done or gone; nobody waits for it."""
+
+    async def close(self, session_id: int) -> dict[str, float]:
+        """End the sender; what it counted."""
+
+
+class CaptureEnds(Protocol):
+    """The uploads of captures, as their end needs them."""
+
+    async def abandon(self, task_id: int) -> None:
+        """Throw away what an unfinished capture uploaded."""
+
+
+class Outcomes:
+    """Ends tasks, and sessions with their last task."""
+
+    def __init__(
+        self,
+        database: Database,
+        sessions: SessionRepository,
+        board: Board,
+        changes: Changes,
+        casts: Casts,
+        captures: CaptureEnds,
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._sessions = sessions
+        self._board = board
+        self._changes = changes
+        self._casts = casts
+        self._captures = captures
+        self._clock = clock
+
+    async def end(self, task: TaskRecord, state: TaskState, result: TaskResult) -> TaskRecord:
+        """End one task. Raises ConflictError when it has ended already."""
+        ended = await self._database.run(self._sessions.end_task, task.id, state, result, self._clock.wall())
+        self._board.forget(task.id)
+        log.info("task ended", task=task.id, machine=task.machine, state=str(state), error=result.error)
+        await self._captures.abandon(task.id)
+        if task.session_id is not None:
+            await self._casts.leave(task.session_id, task.receiver, result.error or str(state))
+            await self._settle(task.session_id)
+        self._changes.call(task.machine_id)
+        self._changes.tell()
+        return ended
+
+    async def fail(self, task: TaskRecord, reason: str) -> None:
+        """End a task as failed, unless it has ended meanwhile."""
+        try:
+            await self.end(task, TaskState.FAILED, TaskResult(False, reason, ()))
+        except ConflictError:
+            log.info("task had ended before", task=task.id, machine=task.machine)
+
+    async def fail_session(self, session_id: int, reason: str) -> None:
+        """End every open task of a session as failed: its sender is gone."""
+        for task in await self._database.run(self._sessions.tasks, session_id=session_id):
+            if task.state in OPEN_TASK_STATES:
+                await self.fail(task, reason)
+
+    async def watch(self, silence_s: float, join_within_s: float) -> None:
+        """Fail, for ever, tasks whose machine is silent, and those that no machine took. The others go on."""
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            try:
+                await self.watch_once(silence_s, join_within_s)
+            except Exception:
+                log.exception("the watch over silent machines failed; it goes on")
+
+    async def watch_once(self, silence_s: float, join_within_s: float) -> None:
+        """One look at all open tasks."""
+        silent = self._board.silent(self._clock.monotonic(), silence_s)
+        for task in await self._database.run(self._sessions.tasks, open_only=True, limit=100_000):
+            if task.state is TaskState.RUNNING:
+                if task.id in silent:
+                    await self.fail(task, f"machine {task.machine} was silent for {silent[task.id]:.0f} s")
+                elif self._board.get(task.id) is None:
+                    # Left over from before a restart of the appliance: it gets its time from now on.
+                    self._board.heard(task.id, self._clock.monotonic())
+            elif self._clock.wall() - task.created_s > join_within_s:
+                await self.fail(task, f"machine {task.machine} did not take its task within {join_within_s:.0f} s")
+
+    async def _settle(self, session_id: int) -> None:
+        """End the session when none of its tasks is open."""
+        tasks = await self._database.run(self._sessions.tasks, session_id=session_id, limit=100_000)
+        outcome = session_outcome([task.state for task in tasks])
+        if outcome is None:
+            return
+        statistics = await self._casts.close(session_id)
+        try:
+            await self._database.run(self._sessions.change_session, session_id, outcome, self._clock.wall(), statistics)
+        except ConflictError:
+            return
+        log.info("session ended", session=session_id, state=str(outcome), failed=outcome is SessionState.FAILED)

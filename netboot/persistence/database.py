@@ -1,0 +1,103 @@
+"""The database: engine, transactions, and the thread that its slow work runs on.
+
+SQLite by default (write-ahead log, every commit on the disk); any URL that SQLAlchemy takes works.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from sqlalchemy import create_engine, event, select
+from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.orm import Session
+
+from netboot.errors import ServiceError
+from netboot.persistence.schema import SCHEMA_VERSION, Base, SchemaRow
+
+BUSY_TIMEOUT_S = 10.0
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+class Database:
+    """Transactions on one database. Thread-safe. `close()` when done."""
+
+    def __init__(self, url: str) -> None:
+        self._engine = create_engine(url, pool_pre_ping=not url.startswith("sqlite"))
+        if self._engine.dialect.name == "sqlite":
+            event.listen(self._engine, "connect", _set_up_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
+        self._thread = ThreadPoolExecutor(1, "database")
+
+    def create(self) -> None:
+        """Make the tables where they are missing. Raises ServiceError for a database of a newer Roomcast."""
+        try:
+            Base.metadata.create_all(self._engine)
+            with self.transaction() as session:
+                row = session.scalar(select(SchemaRow))
+                if row is None:
+                    session.add(SchemaRow(version=SCHEMA_VERSION))
+                elif row.version > SCHEMA_VERSION:
+                    raise ServiceError(
+                        f"the database is of a newer Roomcast (schema {row.version}, this one knows {SCHEMA_VERSION}): "
+                        "update Roomcast, or name another data directory with --data"
+                    )
+        except (OperationalError, DatabaseError) as error:
+            raise ServiceError(
+                f"{self._engine.url.database}: {error.orig}; check the file and its directory"
+            ) from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """One transaction: committed at the end, undone by an exception."""
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """One consistent view; does not wait for a writer. Nothing may be changed in it."""
+        with Session(self._engine.execution_options(reading=True)) as session:
+            yield session
+
+    async def run(self, function: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        """Call `function` on the database's thread: commits wait for the disk, the event loop does not.
+
+        A call that is cancelled while it waits may still have been done.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: function(*args, **kwargs))
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True)
+        self._engine.dispose()
+
+
+def open_database(path: Path) -> Database:
+    """The SQLite database at `path`, made when missing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ServiceError(f"{path.parent}: {error.strerror}; name a data directory you may write: --data") from error
+    database = Database(f"sqlite:///{path}")
+    database.create()
+    path.chmod(0o600)
+    return database
+
+
+def _set_up_sqlite(connection: Any, record: Any) -> None:
+    # sqlite3's own transaction handling begins late and lets two writers meet: we begin ourselves, see _begin_sqlite.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get("reading") else "BEGIN IMMEDIATE")

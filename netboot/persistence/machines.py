@@ -1,0 +1,206 @@
+"""Machines, their NICs and their groups in the database.
+
+Blocking: call through `Database.run`. Not for the event loop, except `find_by_mac`, a quick read.
+"""
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from imager.wire.messages import Inventory
+from netboot.deployment.records import EVERY_MACHINE, Machine
+from netboot.errors import ConflictError, UnknownError, UserError
+from netboot.persistence.database import Database
+from netboot.persistence.documents import from_document, to_document
+from netboot.persistence.schema import GroupRow, MachineRow, MembershipRow, NicRow
+
+USELESS_UUIDS = frozenset(
+    {
+        "",
+        "00000000-0000-0000-0000-000000000000",
+        "ffffffff-ffff-ffff-ffff-ffffffffffff",
+        "03000200-0400-0500-0006-000700080009",
+    }
+)
+"""SMBIOS UUIDs that boards without a UUID of their own tell: the last is seen on many mainboards."""
+
+
+class MachineRepository:
+    """Knows machines by id, name and MAC."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def register(self, inventory: Inventory, token_digest: str, now_s: float) -> tuple[Machine, bool]:
+        """Find the machine of this inventory, or make it, and renew what is known of it. True: it is new.
+
+        A machine is known by the MAC that it booted with, then by any other of its MACs, then by its SMBIOS UUID
+        when that is of use: a UUID is less sure, boards of one series have been seen to share one.
+        """
+        with self._database.transaction() as session:
+            row = self._match(session, inventory)
+            new = row is None
+            if row is None:
+                row = MachineRow(name=self._free_name(session, inventory.boot_mac), registered_s=now_s)
+                session.add(row)
+            row.system_uuid = inventory.system_uuid
+            row.inventory = to_document(inventory)
+            row.token_digest = token_digest
+            row.seen_s = now_s
+            session.flush()
+            self._take_nics(session, row, inventory)
+            session.flush()
+            return _machine(row), new
+
+    def all(self) -> list[Machine]:
+        """Every machine, by name."""
+        with self._database.reading() as session:
+            return [_machine(row) for row in session.scalars(select(MachineRow).order_by(MachineRow.name))]
+
+    def get(self, machine_id: int) -> Machine:
+        with self._database.reading() as session:
+            row = session.get(MachineRow, machine_id)
+            if row is None:
+                raise UnknownError(f"no machine {machine_id}")
+            return _machine(row)
+
+    def find(self, name_or_mac: str) -> Machine:
+        """The machine with this name or MAC. Raises UnknownError."""
+        with self._database.reading() as session:
+            return _machine(_find(session, name_or_mac))
+
+    def find_by_mac(self, mac: str) -> Machine | None:
+        with self._database.reading() as session:
+            nic = session.get(NicRow, mac)
+            row = session.get(MachineRow, nic.machine_id) if nic else None
+            return _machine(row) if row else None
+
+    def token_digest(self, machine_id: int) -> str | None:
+        """The digest of the machine's token, None when there is no such machine."""
+        with self._database.reading() as session:
+            return session.scalar(select(MachineRow.token_digest).where(MachineRow.id == machine_id))
+
+    def rename(self, name_or_mac: str, name: str) -> Machine:
+        """Raises UnknownError, and ConflictError when the name is in use."""
+        with self._database.transaction() as session:
+            row = _find(session, name_or_mac)
+            other = session.scalar(select(MachineRow).where(MachineRow.name == name))
+            if (other is not None and other.id != row.id) or session.scalar(
+                select(GroupRow).where(GroupRow.name == name)
+            ):
+                raise ConflictError(f"the name {name} is in use")
+            if name == EVERY_MACHINE:
+                raise UserError(f"{EVERY_MACHINE} means every machine: take another name")
+            row.name = name
+            return _machine(row)
+
+    def set_groups(self, name_or_mac: str, add: Sequence[str], remove: Sequence[str]) -> Machine:
+        """Put a machine into groups and take it out of others; groups come and go with their members."""
+        with self._database.transaction() as session:
+            row = _find(session, name_or_mac)
+            for name in add:
+                if name == EVERY_MACHINE:
+                    raise UserError(f"{EVERY_MACHINE} means every machine: it has no members of its own")
+                if session.scalar(select(MachineRow).where(MachineRow.name == name)):
+                    raise ConflictError(f"{name} is the name of a machine: take another one for the group")
+                group = session.scalar(select(GroupRow).where(GroupRow.name == name)) or GroupRow(name=name)
+                if group not in row.groups:
+                    row.groups.append(group)
+            for name in remove:
+                left = [group for group in row.groups if group.name == name]
+                if not left:
+                    raise UserError(f"{row.name} is not in group {name}")
+                row.groups.remove(left[0])
+            session.flush()
+            session.execute(delete(GroupRow).where(GroupRow.id.not_in(select(MembershipRow.group_id))))
+            session.refresh(row)
+            return _machine(row)
+
+    def resolve(self, names: Sequence[str]) -> list[Machine]:
+        """The machines that these names, MACs and groups mean, each once, by name.
+
+        Raises UnknownError that lists every name that means none.
+        """
+        with self._database.reading() as session:
+            rows: dict[int, MachineRow] = {}
+            unknown: list[str] = []
+            for name in names:
+                found = _members(session, name)
+                if not found:
+                    unknown.append(name)
+                rows.update({row.id: row for row in found})
+            if unknown == [EVERY_MACHINE]:
+                raise UnknownError("no machine is registered yet: boot one from the network")
+            if unknown:
+                raise UnknownError(f"no machine or group {', '.join(unknown)}: see `roomcast machine list`")
+            return sorted((_machine(row) for row in rows.values()), key=lambda machine: machine.name)
+
+    def _match(self, session: Session, inventory: Inventory) -> MachineRow | None:
+        for mac in (inventory.boot_mac, *(nic.mac for nic in inventory.nics)):
+            nic = session.get(NicRow, mac)
+            if nic is not None:
+                return session.get(MachineRow, nic.machine_id)
+        if inventory.system_uuid in USELESS_UUIDS:
+            return None
+        return session.scalar(select(MachineRow).where(MachineRow.system_uuid == inventory.system_uuid).limit(1))
+
+    def _take_nics(self, session: Session, row: MachineRow, inventory: Inventory) -> None:
+        named = {nic.mac: (nic.name, nic.driver) for nic in inventory.nics}
+        named.setdefault(inventory.boot_mac, ("", ""))
+        held = {nic.mac: nic for nic in row.nics}
+        for mac, nic in held.items():
+            if mac not in named:
+                row.nics.remove(nic)
+        for mac, (name, driver) in named.items():
+            # A card that moved from another machine is this machine's now.
+            known = held.get(mac) or session.get(NicRow, mac) or NicRow(mac=mac)
+            known.machine_id, known.name, known.driver = row.id, name[:64], driver[:64]
+            session.add(known)
+        session.flush()
+        session.refresh(row, ["nics"])
+
+    def _free_name(self, session: Session, mac: str) -> str:
+        digits = mac.replace(":", "")
+        for name in (f"pc-{digits[-6:]}", f"pc-{digits}"):
+            taken = session.scalar(select(MachineRow).where(MachineRow.name == name)) or session.scalar(
+                select(GroupRow).where(GroupRow.name == name)
+            )
+            if taken is None:
+                return name
+        raise ConflictError(f"the names pc-{digits[-6:]} and pc-{digits} are both in use: rename those machines")
+
+
+def _find(session: Session, name_or_mac: str) -> MachineRow:
+    row = session.scalar(select(MachineRow).where(MachineRow.name == name_or_mac))
+    if row is None and (nic := session.get(NicRow, name_or_mac.lower().replace("-", ":"))) is not None:
+        row = session.get(MachineRow, nic.machine_id)
+    if row is None:
+        raise UnknownError(f"no machine {name_or_mac}: see `roomcast machine list`")
+    return row
+
+
+def _members(session: Session, name: str) -> Sequence[MachineRow]:
+    if name == EVERY_MACHINE:
+        return session.scalars(select(MachineRow)).all()
+    group = select(MachineRow).join(MembershipRow, MembershipRow.machine_id == MachineRow.id)
+    members = session.scalars(
+        group.join(GroupRow, GroupRow.id == MembershipRow.group_id).where(GroupRow.name == name)
+    ).all()
+    if members:
+        return members
+    try:
+        return [_find(session, name)]
+    except UnknownError:
+        return []
+
+
+def _machine(row: MachineRow) -> Machine:
+    return Machine(
+        id=row.id,
+        name=row.name,
+        inventory=from_document(Inventory, row.inventory),
+        groups=tuple(group.name for group in row.groups),
+        registered_s=row.registered_s,
+        seen_s=row.seen_s,
+    )
