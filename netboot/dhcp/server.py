@@ -1,0 +1,336 @@
+"""The DHCP server: one request in, an answer or the reason for none out (RFC 2131, section 4.3). Pure.
+
+`DhcpServer` keeps open offers in memory and bound leases in a `LeaseRepository`; it reads no clock. A machine is known
+by its hardware address alone, so firmware, GRUB, the agent and the installed system hold one address together though
+each of them sends a client identifier of its own.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from netboot.dhcp.classify import classify
+from netboot.dhcp.leases import Lease, LeaseRepository, LeaseState, Pool
+from netboot.dhcp.reply import (
+    BROADCAST,
+    CLIENT_PORT,
+    SERVER_PORT,
+    Arrival,
+    BootChooser,
+    Delivery,
+    Destination,
+    Reply,
+    boot_options,
+)
+from netboot.model import BootFile, Ignored
+from netboot.wire.dhcp import (
+    BOOTREPLY,
+    BOOTREQUEST,
+    ETHERNET,
+    ETHERNET_ADDRESS_BYTES,
+    NO_ADDRESS,
+    DhcpPacket,
+    Options,
+)
+from netboot.wire.dhcp_options import (
+    BROADCAST_ADDRESS,
+    CLIENT_IDENTIFIER,
+    DNS_SERVERS,
+    DOMAIN_NAME,
+    HOST_NAME,
+    LEASE_TIME,
+    MESSAGE,
+    MESSAGE_TYPE,
+    REBINDING_TIME,
+    RELAY_AGENT,
+    RENEWAL_TIME,
+    REQUESTED_ADDRESS,
+    ROUTERS,
+    SERVER_IDENTIFIER,
+    SUBNET_MASK,
+    MessageType,
+)
+
+OFFER_S = 30.0
+"""How long an offered address is held for its client."""
+DECLINED_S = 600.0
+"""How long an address that was found in use is left alone."""
+_MAX_HOSTNAME = 63
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """What the server gives away, on one interface."""
+
+    server_address: IPv4Address
+    """The interface's own: option 54, never given away."""
+    pool: Pool
+    lease_s: int = 12 * 3600
+    routers: tuple[IPv4Address, ...] = ()
+    dns_servers: tuple[IPv4Address, ...] = ()
+    domain: str = ""
+
+    def __post_init__(self) -> None:
+        if self.lease_s < 60:
+            raise ValueError("a lease of less than 60 seconds keeps clients renewing")
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    address: IPv4Address
+    until_s: float
+
+
+class DhcpServer:
+    """Answers for one pool. Not safe to call from two threads at once."""
+
+    def __init__(self, config: ServerConfig, leases: LeaseRepository, choose_boot: BootChooser) -> None:
+        self._config = config
+        self._leases = leases
+        self._choose_boot = choose_boot
+        self._offers: dict[str, _Offer] = {}
+
+    def respond(self, request: DhcpPacket, arrival: Arrival) -> Reply | Ignored:
+        """The answer to one packet. What `LeaseRepository` raises passes through."""
+        if request.op != BOOTREQUEST:
+            return Ignored("not a request: op is BOOTREPLY")
+        if request.htype != ETHERNET or len(request.chaddr) != ETHERNET_ADDRESS_BYTES:
+            return Ignored(f"not Ethernet: hardware type {request.htype}, {len(request.chaddr)} address bytes")
+        if not any(request.chaddr) or request.chaddr[0] & 1:
+            return Ignored(f"no machine's hardware address: {request.mac}")
+        if request.giaddr != NO_ADDRESS and request.giaddr not in self._config.pool.network:
+            return Ignored(f"relayed from a network without a pool: giaddr {request.giaddr}")
+        match request.message_type:
+            case MessageType.DISCOVER:
+                return self._offer(request, arrival.now)
+            case MessageType.REQUEST:
+                return self._respond_to_request(request, arrival.now)
+            case MessageType.DECLINE:
+                return self._decline(request, arrival.now)
+            case MessageType.RELEASE:
+                return self._release(request)
+            case MessageType.INFORM:
+                return self._inform(request, arrival)
+            case None:
+                return Ignored("BOOTP: no message type (option 53)")
+            case other:
+                return Ignored(f"not a client's message: {other.name}")
+
+    # DISCOVER
+
+    def _offer(self, request: DhcpPacket, now: float) -> Reply | Ignored:
+        address = self._address_to_offer(request, now)
+        if isinstance(address, Ignored):
+            return address
+        self._offers[request.mac] = _Offer(address, now + OFFER_S)
+        return self._grant(request, MessageType.OFFER, address)
+
+    def _address_to_offer(self, request: DhcpPacket, now: float) -> IPv4Address | Ignored:
+        """In the order of RFC 2131, section 4.3.1: the current one, the last one, the wished one, any free one."""
+        self._forget_old_offers(now)
+        mac = request.mac
+        offer = self._offers.get(mac)
+        if offer is not None:
+            return offer.address  # a repeated DISCOVER gets the same offer
+        lease = self._leases.get_by_mac(mac)
+        if lease is not None and self._is_free_for(mac, lease.address, now):
+            return lease.address
+        wished = request.options.get(REQUESTED_ADDRESS)
+        if wished is not None and self._is_free_for(mac, wished, now):
+            return wished
+        taken = {offer.address for offer in self._offers.values()}
+        taken.update(lease.address for lease in self._leases.all() if lease.is_active(now))
+        taken.add(self._config.server_address)
+        taken.update(self._config.routers)
+        taken.update(self._config.dns_servers)
+        return self._config.pool.choose_free(mac, taken)
+
+    def _forget_old_offers(self, now: float) -> None:
+        for mac in [mac for mac, offer in self._offers.items() if offer.until_s <= now]:
+            del self._offers[mac]
+
+    def _is_free_for(self, mac: str, address: IPv4Address, now: float) -> bool:
+        """Whether this machine may have (or keep) this address."""
+        config = self._config
+        if address not in config.pool or address == config.server_address:
+            return False
+        if address in config.routers or address in config.dns_servers:
+            return False
+        if any(o.address == address and o.until_s > now and holder != mac for holder, o in self._offers.items()):
+            return False
+        lease = self._leases.get_by_address(address)
+        if lease is None or not lease.is_active(now):
+            return True
+        return lease.mac == mac and lease.state is LeaseState.BOUND
+
+    # REQUEST: its four states are told apart by table 4 of RFC 2131, section 4.3.6
+
+    def _respond_to_request(self, request: DhcpPacket, now: float) -> Reply | Ignored:
+        chosen = request.options.get(SERVER_IDENTIFIER)
+        wished = request.options.get(REQUESTED_ADDRESS)
+        if chosen is not None:
+            return self._selecting(request, chosen, wished, now)
+        if request.ciaddr != NO_ADDRESS:
+            return self._keeping(request, request.ciaddr, now)  # RENEWING (unicast) or REBINDING (broadcast)
+        if wished is not None:
+            return self._keeping(request, wished, now)  # INIT-REBOOT
+        return Ignored("REQUEST names no address: neither ciaddr nor option 50")
+
+    def _selecting(
+        self, request: DhcpPacket, chosen: IPv4Address, wished: IPv4Address | None, now: float
+    ) -> Reply | Ignored:
+        mac = request.mac
+        if chosen != self._config.server_address:
+            self._offers.pop(mac, None)
+            return Ignored(f"took another server's offer: {chosen}")
+        address = wished if wished is not None else request.ciaddr
+        if address == NO_ADDRESS:
+            return Ignored("REQUEST names no address: neither ciaddr nor option 50")
+        offer = self._offers.get(mac)
+        lease = self._leases.get_by_mac(mac)
+        was_offered = offer is not None and offer.address == address
+        is_held = lease is not None and lease.address == address  # a repeated REQUEST, its ACK was lost
+        if not was_offered and not is_held:
+            return self._refuse(request, f"{address} was not offered to you")
+        if not self._is_free_for(mac, address, now):
+            return self._refuse(request, f"{address} is in use by another machine")
+        return self._bind(request, address, now)
+
+    def _keeping(self, request: DhcpPacket, address: IPv4Address, now: float) -> Reply | Ignored:
+        """A client that believes to hold an address. We are the authority for the network, so doubt gets a NAK."""
+        mac = request.mac
+        if address not in self._config.pool.network:
+            return self._refuse(request, f"{address} is not of this network")
+        lease = self._leases.get_by_mac(mac)
+        if lease is None:
+            return self._refuse(request, f"no lease of {address} is known for you")
+        if lease.address != address:
+            return self._refuse(request, f"your address is {lease.address}")
+        if not self._is_free_for(mac, address, now):
+            return self._refuse(request, f"{address} is in use by another machine")
+        return self._bind(request, address, now)
+
+    def _bind(self, request: DhcpPacket, address: IPv4Address, now: float) -> Reply:
+        hostname = (request.options.get(HOST_NAME) or "")[:_MAX_HOSTNAME]
+        self._leases.save(Lease(request.mac, address, now + self._config.lease_s, LeaseState.BOUND, hostname))
+        self._offers.pop(request.mac, None)
+        return self._grant(request, MessageType.ACK, address)
+
+    # DECLINE, RELEASE, INFORM
+
+    def _decline(self, request: DhcpPacket, now: float) -> Ignored:
+        address = request.options.get(REQUESTED_ADDRESS)
+        if request.options.get(SERVER_IDENTIFIER) != self._config.server_address or address is None:
+            return Ignored("DECLINE is not for this server")
+        if not self._holds(request.mac, address):
+            return Ignored(f"DECLINE of an address that the machine does not hold: {address}")
+        self._offers.pop(request.mac, None)
+        self._leases.save(Lease(request.mac, address, now + DECLINED_S, LeaseState.DECLINED))
+        return Ignored(
+            f"DECLINE, no answer is due: {address} is in use by a stranger, left alone for {DECLINED_S:.0f} s"
+        )
+
+    def _release(self, request: DhcpPacket) -> Ignored:
+        address = request.ciaddr
+        if request.options.get(SERVER_IDENTIFIER) != self._config.server_address:
+            return Ignored("RELEASE is not for this server")
+        if not self._holds(request.mac, address):
+            return Ignored(f"RELEASE of an address that the machine does not hold: {address}")
+        self._offers.pop(request.mac, None)
+        self._leases.release(address)
+        return Ignored(f"RELEASE, no answer is due: {address} is free")
+
+    def _holds(self, mac: str, address: IPv4Address) -> bool:
+        offer = self._offers.get(mac)
+        if offer is not None and offer.address == address:
+            return True
+        lease = self._leases.get_by_mac(mac)
+        return lease is not None and lease.address == address
+
+    def _inform(self, request: DhcpPacket, arrival: Arrival) -> Reply | Ignored:
+        address = request.ciaddr if request.ciaddr != NO_ADDRESS else arrival.source
+        if address not in self._config.pool.network:
+            return Ignored(f"INFORM from an address that is not of this network: {address}")
+        return self._grant(request, MessageType.ACK, None, inform_address=address)
+
+    # Answers
+
+    def _grant(
+        self,
+        request: DhcpPacket,
+        kind: MessageType,
+        address: IPv4Address | None,
+        inform_address: IPv4Address = NO_ADDRESS,
+    ) -> Reply:
+        """OFFER or ACK of an address; ACK of an INFORM (address None) has neither yiaddr nor lease time."""
+        config = self._config
+        options = Options().with_option(MESSAGE_TYPE, kind).with_option(SERVER_IDENTIFIER, config.server_address)
+        if address is not None:
+            options = options.with_option(LEASE_TIME, config.lease_s)
+            options = options.with_option(RENEWAL_TIME, config.lease_s // 2)
+            options = options.with_option(REBINDING_TIME, config.lease_s * 7 // 8)
+        options = options.with_option(SUBNET_MASK, config.pool.network.netmask)
+        options = options.with_option(BROADCAST_ADDRESS, config.pool.network.broadcast_address)
+        if config.routers:
+            options = options.with_option(ROUTERS, config.routers)
+        if config.dns_servers:
+            options = options.with_option(DNS_SERVERS, config.dns_servers)
+        if config.domain:
+            options = options.with_option(DOMAIN_NAME, config.domain)
+        client = classify(request)
+        boot: BootFile | Ignored = client if isinstance(client, Ignored) else self._choose_boot(client)
+        siaddr, file = NO_ADDRESS, b""
+        if not isinstance(client, Ignored) and not isinstance(boot, Ignored):
+            siaddr, file, more = boot_options(request, client, boot, as_proxy=False)
+            options = Options({**options.raw, **more.raw})
+        packet = self._answer(request, options, yiaddr=address or NO_ADDRESS, siaddr=siaddr, file=file)
+        return Reply(packet, self._destination(request, address or inform_address), boot)
+
+    def _refuse(self, request: DhcpPacket, message: str) -> Reply:
+        options = Options().with_option(MESSAGE_TYPE, MessageType.NAK)
+        options = options.with_option(SERVER_IDENTIFIER, self._config.server_address).with_option(MESSAGE, message)
+        packet = self._answer(request, options)
+        if request.giaddr != NO_ADDRESS:
+            destination = Destination(Delivery.UNICAST, request.giaddr, SERVER_PORT)
+        else:  # the client may hold an address of another network: only a broadcast is sure to arrive (section 4.1)
+            destination = Destination(Delivery.BROADCAST, BROADCAST, CLIENT_PORT)
+        return Reply(packet, destination, Ignored(f"NAK: {message}"))
+
+    def _answer(
+        self,
+        request: DhcpPacket,
+        options: Options,
+        yiaddr: IPv4Address = NO_ADDRESS,
+        siaddr: IPv4Address = NO_ADDRESS,
+        file: bytes = b"",
+    ) -> DhcpPacket:
+        identifier = request.options.get(CLIENT_IDENTIFIER)
+        if identifier is not None:
+            options = options.with_option(CLIENT_IDENTIFIER, identifier)  # RFC 6842: echoed
+        relay = request.options.get(RELAY_AGENT)
+        if relay is not None:
+            options = options.with_option(RELAY_AGENT, relay)  # RFC 3046, section 2.2: echoed, and last
+        is_nak = options.get(MESSAGE_TYPE) is MessageType.NAK
+        return DhcpPacket(
+            op=BOOTREPLY,
+            xid=request.xid,
+            chaddr=request.chaddr,
+            flags=request.flags,
+            ciaddr=NO_ADDRESS if is_nak or options.get(MESSAGE_TYPE) is MessageType.OFFER else request.ciaddr,
+            yiaddr=yiaddr,
+            siaddr=siaddr,
+            giaddr=request.giaddr,
+            file=file,
+            options=options,
+        )
+
+    def _destination(self, request: DhcpPacket, address: IPv4Address) -> Destination:
+        """RFC 2131, section 4.1: relay, known address, broadcast if asked for, else the new address's hardware."""
+        if request.giaddr != NO_ADDRESS:
+            return Destination(Delivery.UNICAST, request.giaddr, SERVER_PORT)
+        if request.ciaddr != NO_ADDRESS:
+            return Destination(Delivery.UNICAST, request.ciaddr, CLIENT_PORT)
+        if request.wants_broadcast:
+            return Destination(Delivery.BROADCAST, BROADCAST, CLIENT_PORT)
+        if request.message_type is MessageType.INFORM:
+            return Destination(Delivery.UNICAST, address, CLIENT_PORT)
+        return Destination(Delivery.RAW, address, CLIENT_PORT, request.chaddr)

@@ -1,0 +1,28 @@
+"""Counters of one packet service, for the page, the API and the log."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+_MAX_REASONS = 100
+
+
+@dataclass(slots=True)
+class PacketCounters:
+    """Written by the service, read by whoever likes."""
+
+    received: int = 0
+    junk: int = 0
+    """Datagrams that do not parse."""
+    answered: Counter[str] = field(default_factory=Counter)
+    """By kind of answer."""
+    ignored: Counter[str] = field(default_factory=Counter)
+    """By reason, without what varies."""
+    failed: Counter[str] = field(default_factory=Counter)
+    """Answers that could not be sent or made, by cause."""
+
+    def ignore(self, reason: str) -> None:
+        """Count under what stands before the first colon; at most 100 reasons are told apart."""
+        key = reason.split(":", 1)[0]
+        if key not in self.ignored and len(self.ignored) >= _MAX_REASONS:
+            key = "other"
+        self.ignored[key] += 1

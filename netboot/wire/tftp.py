@@ -1,0 +1,161 @@
+"""TFTP packets as values: bytes in, a packet out, and back (RFC 1350, RFC 2347). Pure.
+
+The codec of requests and option acknowledgements is tftpy's; its decoder lets struct.error, UnicodeDecodeError and
+assertions out, so whatever it raises becomes WireError here. DATA, ACK and ERROR are four bytes of header each and are
+packed with struct: they are the packets that come by the thousand.
+"""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from tftpy.TftpPacketTypes import TftpPacketInitial, TftpPacketOACK, TftpPacketRRQ, TftpPacketWRQ
+from tftpy.TftpShared import TftpException
+
+from netboot.errors import WireError
+
+MAX_REQUEST_BYTES = 512
+"""RFC 2347, section 3: the longest request."""
+_HEADER = struct.Struct("!HH")
+
+
+class Opcode(IntEnum):
+    """RFC 1350, section 5; OACK: RFC 2347."""
+
+    RRQ = 1
+    WRQ = 2
+    DATA = 3
+    ACK = 4
+    ERROR = 5
+    OACK = 6
+
+
+class ErrorCode(IntEnum):
+    """RFC 1350, appendix; 8: RFC 2347."""
+
+    NOT_DEFINED = 0
+    FILE_NOT_FOUND = 1
+    ACCESS_VIOLATION = 2
+    DISK_FULL = 3
+    ILLEGAL_OPERATION = 4
+    UNKNOWN_TRANSFER_ID = 5
+    FILE_EXISTS = 6
+    NO_SUCH_USER = 7
+    OPTIONS_REFUSED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    """RRQ."""
+
+    path: str
+    mode: str
+    """Lower case: octet, netascii, mail, or what else the client made up."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Names in lower case (RFC 2347: they are case-insensitive)."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRequest:
+    """WRQ: parsed in order to refuse it."""
+
+    path: str
+    mode: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """DATA; the block number is the one on the wire, 0..65535."""
+
+    block: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """ACK; the block number is the one on the wire, 0..65535."""
+
+    block: int
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """ERROR. The code of a peer may be any number."""
+
+    code: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class OptionAck:
+    """OACK."""
+
+    options: Mapping[str, str]
+
+
+TftpPacket = ReadRequest | WriteRequest | Data | Ack | Error | OptionAck
+
+
+def parse_tftp(data: bytes) -> TftpPacket:
+    """Read one datagram; WireError when it is no TFTP packet, and no other error."""
+    if len(data) < 4:
+        raise WireError(f"TFTP packet of {len(data)} bytes: shorter than any")
+    opcode, number = _HEADER.unpack_from(data)
+    match opcode:
+        case Opcode.RRQ | Opcode.WRQ:
+            return _parse_request(data, opcode)
+        case Opcode.DATA:
+            return Data(number, data[4:])
+        case Opcode.ACK:
+            return Ack(number)
+        case Opcode.ERROR:
+            return Error(number, data[4:].split(b"\0", 1)[0].decode("ascii", "backslashreplace"))
+        case Opcode.OACK:
+            return OptionAck(_decode(TftpPacketOACK(), data).options)
+    raise WireError(f"TFTP opcode {opcode} does not exist")
+
+
+def _parse_request(data: bytes, opcode: int) -> ReadRequest | WriteRequest:
+    if len(data) > MAX_REQUEST_BYTES:
+        raise WireError(f"TFTP request of {len(data)} bytes: the longest is {MAX_REQUEST_BYTES}")
+    # Some ROMs pad the request with NUL bytes after its last string; tftpy refuses that, so the padding goes first.
+    data = data.rstrip(b"\0") + b"\0"
+    packet = _decode(TftpPacketRRQ() if opcode == Opcode.RRQ else TftpPacketWRQ(), data)
+    if not packet.filename:
+        raise WireError("TFTP request without a file name")
+    options = {name.lower(): value for name, value in packet.options.items()}
+    kind = ReadRequest if opcode == Opcode.RRQ else WriteRequest
+    return kind(packet.filename, packet.mode, options)
+
+
+def _decode(packet: TftpPacketInitial | TftpPacketOACK, data: bytes) -> TftpPacketInitial | TftpPacketOACK:
+    packet.buffer = data
+    try:
+        return packet.decode()
+    except (TftpException, struct.error, UnicodeDecodeError, AssertionError, ValueError, IndexError) as error:
+        raise WireError(f"TFTP packet: {error}") from None
+
+
+def build_data(block: int, payload: bytes | memoryview) -> bytes:
+    """DATA; the block number is taken modulo 65536."""
+    return _HEADER.pack(Opcode.DATA, block & 0xFFFF) + payload
+
+
+def build_ack(block: int) -> bytes:
+    """ACK; the block number is taken modulo 65536."""
+    return _HEADER.pack(Opcode.ACK, block & 0xFFFF)
+
+
+def build_error(code: ErrorCode, message: str) -> bytes:
+    """ERROR with words of our own (tftpy knows only the standard's)."""
+    return _HEADER.pack(Opcode.ERROR, code) + message.encode("ascii", "replace") + b"\0"
+
+
+def build_option_ack(options: Mapping[str, str]) -> bytes:
+    """OACK."""
+    packet = TftpPacketOACK()
+    packet.options = dict(options)
+    built: bytes = packet.encode().buffer
+    return built
