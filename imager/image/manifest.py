@@ -7,7 +7,6 @@ extents may have a million rows and are read and checked as numpy arrays.
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -213,29 +212,33 @@ def _build_body(manifest: Manifest) -> bytes:
     count = len(manifest.chunks)
     chunks = np.zeros(count, _CHUNK)
     window_bytes = manifest.window_bytes
-    try:
-        hashes = b"".join(chunk.hash for chunk in manifest.chunks)
-        if len(hashes) != count * HASH_BYTES:
-            raise ManifestError("a chunk's hash is not 32 bytes long")
-        chunks["hash"] = np.frombuffer(hashes, np.uint8).reshape(count, HASH_BYTES)
-        chunks["window"] = [chunk.window for chunk in manifest.chunks]
-        chunks["extents"] = [len(chunk.extents) for chunk in manifest.chunks]
-        chunks["raw"] = [chunk.raw_bytes for chunk in manifest.chunks]
-        chunks["stored"] = [chunk.stored_bytes for chunk in manifest.chunks]
-        pairs = [
-            (extent.offset - chunk.window * window_bytes, extent.length)
-            for chunk in manifest.chunks
-            for extent in chunk.extents
-        ]
-        if any(offset < 0 or length < 0 for offset, length in pairs) or any(c.window < 0 for c in manifest.chunks):
-            raise ManifestError("an extent lies outside its window")
-        extents = np.array(pairs, _EXTENT)
-    except (OverflowError, ValueError, TypeError) as error:
-        raise ManifestError(f"a chunk does not fit the manifest's format: {error}") from error
+    places = [(chunk.window * window_bytes, extent) for chunk in manifest.chunks for extent in chunk.extents]
+    extents = np.zeros(len(places), _EXTENT)
+    hashes = b"".join(chunk.hash for chunk in manifest.chunks)
+    if len(hashes) != count * HASH_BYTES:
+        raise ManifestError("a chunk's hash is not 32 bytes long")
+    chunks["hash"] = np.frombuffer(hashes, np.uint8).reshape(count, HASH_BYTES)
+    chunks["window"] = _column([chunk.window for chunk in manifest.chunks])
+    chunks["extents"] = _column([len(chunk.extents) for chunk in manifest.chunks])
+    chunks["raw"] = _column([chunk.raw_bytes for chunk in manifest.chunks])
+    chunks["stored"] = _column([chunk.stored_bytes for chunk in manifest.chunks])
+    extents["offset"] = _column([extent.offset - base for base, extent in places])
+    extents["length"] = _column([extent.length for _, extent in places])
     _check_tables(chunks, extents, manifest.source_bytes, window_bytes)
     header = {"format_version": FORMAT_VERSION, "facts_bytes": len(facts)}
     built: bytes = _HEADER.build({**header, "chunk_count": count, "extent_count": len(extents)})
     return built + facts + chunks.tobytes() + extents.tobytes()
+
+
+def _column(values: list[int]) -> _Array:
+    """As 64-bit numbers that fit 32: numpy would wrap a larger one around without a word."""
+    try:
+        column = np.array(values, np.int64)
+    except OverflowError as error:
+        raise ManifestError("a chunk does not fit the manifest's format") from error
+    if len(column) and (int(column.min()) < 0 or int(column.max()) >= 1 << 32):
+        raise ManifestError("an extent lies outside its window, or a chunk does not fit the manifest's format")
+    return column
 
 
 def _check_tables(chunks: _Array, extents: _Array, source_bytes: int, window_bytes: int) -> None:
@@ -359,7 +362,7 @@ def _typed(tree: Any, fields: dict[str, type], where: str) -> dict[str, Any]:
         value = tree[field]
         if type(value) is not kind:
             raise ManifestError(f"{where}: {field} is not of type {kind.__name__}")
-        if kind is str and not _is_text(value):
+        if isinstance(value, str) and not _is_text(value):
             raise ManifestError(f"{where}: {field} is not text")
     return tree
 
@@ -375,8 +378,3 @@ def _is_text(value: str) -> bool:
 def _in_range(what: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise ManifestError(f"{what} {value} is not in {low} to {high}")
-
-
-def total_raw_bytes(chunks: Sequence[Chunk]) -> int:
-    """Sum of the raw bytes of `chunks`."""
-    return sum(chunk.raw_bytes for chunk in chunks)

@@ -1,0 +1,414 @@
+"""The image store: a directory of image versions, each whole or not there. See docs/image-format.md.
+
+    ROOT/versions/NAME/VERSION/{manifest, index, PACK.pack...}
+    ROOT/writing/RANDOM/...     captures under way; each holds a lock, so the next writer removes the dead ones
+
+A version is published by one rename of its directory, after everything in it was flushed: a reader, in this process
+or another, sees all of it or nothing. A version holds the packs of the chunks that no version before it held.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from blake3 import blake3
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from imager.errors import ChunkError, ManifestError, StoreError, UnknownImage
+from imager.image.chunks import Decompressor
+from imager.image.keys import public_key_bytes
+from imager.image.manifest import ImageKind, Manifest, build_signed, check_name, parse_signed
+from imager.image.packs import (
+    INDEX_NAME,
+    PACK_SUFFIX,
+    PackEntry,
+    PackWriter,
+    StoredAt,
+    build_index,
+    fsync_path,
+    load_index,
+    read_stored,
+)
+
+if TYPE_CHECKING:
+    from imager.image.verify import VerifyReport
+
+MANIFEST_NAME = "manifest"
+_LOCK_NAME = "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One version of an image, in short."""
+
+    name: str
+    version: int
+    kind: ImageKind
+    created_s: int
+    source_bytes: int
+    used_bytes: int
+    """Raw bytes of all chunks."""
+    stored_bytes: int
+    """Compressed bytes of all chunks: what a cast to blank machines sends."""
+    chunk_count: int
+    table: str
+    manifest_hash: str
+    """Hexadecimal."""
+    facts: dict[str, str]
+
+
+class ImageStore:
+    """Images in a directory. Safe from several threads and beside other processes that read or write it.
+
+    `signing_key` None: read only. `public_key` None: that of `signing_key`; with neither, signatures are only checked
+    against the key that each manifest carries.
+    """
+
+    def __init__(
+        self, root: Path, signing_key: Ed25519PrivateKey | None = None, public_key: bytes | None = None
+    ) -> None:
+        self.root = root
+        self.signing_key = signing_key
+        if public_key is None and signing_key is not None:
+            public_key = public_key_bytes(signing_key)
+        self.public_key = public_key
+        self._lock = threading.Lock()
+        self._indexed: set[tuple[str, int]] = set()
+        self._places: dict[bytes, StoredAt] = {}
+        self._summaries: dict[tuple[str, int, int], Summary] = {}
+
+    @property
+    def versions_root(self) -> Path:
+        """The directory of what is published."""
+        return self.root / "versions"
+
+    def images(self) -> list[Summary]:
+        """Every version of every image, by name and version. One with a damaged manifest is left out."""
+        summaries = []
+        for name, version in self._published():
+            with contextlib.suppress(ManifestError, StoreError):
+                summaries.append(self._summary(name, version))
+        return summaries
+
+    def manifest(self, name: str, version: int | None = None) -> Manifest:
+        """The manifest, its signature checked. `version` None: the newest. Raises UnknownImage, ManifestError."""
+        number = self.newest_version(name) if version is None else version
+        manifest = parse_signed(self.signed_manifest(name, number), self.public_key)
+        if (manifest.name, manifest.version) != (name, number):
+            raise ManifestError(f"the manifest of {name} version {number} is that of another image")
+        return manifest
+
+    def signed_manifest(self, name: str, version: int) -> bytes:
+        """The manifest's bytes with their signature, as an agent gets them."""
+        try:
+            return (self.version_directory(name, version) / MANIFEST_NAME).read_bytes()
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UnknownImage(self._unknown(name, version)) from error
+        except OSError as error:
+            raise StoreError(f"the manifest of {name} version {version} cannot be read: {error}") from error
+
+    def newest_version(self, name: str) -> int:
+        """Number of the newest version. Raises UnknownImage."""
+        versions = self._versions(name)
+        if not versions:
+            raise UnknownImage(self._unknown(name, None))
+        return versions[-1]
+
+    def version_directory(self, name: str, version: int) -> Path:
+        """Where a version is, or would be. Raises UnknownImage for what cannot be a name."""
+        try:
+            return self.versions_root / check_name(name) / str(int(version))
+        except ManifestError as error:
+            raise UnknownImage(str(error)) from error
+
+    def has(self, chunk_hash: bytes) -> bool:
+        """Whether a published version holds this chunk. Another process's newest may not be known until `refresh`."""
+        with self._lock:
+            return chunk_hash in self._places
+
+    def locate(self, chunk_hash: bytes) -> StoredAt:
+        """Where a chunk is. Raises StoreError when no pack has it."""
+        with self._lock:
+            place = self._places.get(chunk_hash)
+        if place is None:
+            self.refresh()
+            with self._lock:
+                place = self._places.get(chunk_hash)
+        if place is None:
+            raise StoreError(f"chunk {chunk_hash.hex()[:16]} is in no pack of {self.root}; run `roomcast image verify`")
+        return place
+
+    def read_stored(self, chunk_hash: bytes) -> bytes:
+        """A chunk's stored bytes, checked against their pack's entry. Raises StoreError that names the pack."""
+        return read_stored(self.locate(chunk_hash))
+
+    def refresh(self) -> None:
+        """Learn the packs of versions that were published since."""
+        for name, version in self._published():
+            with self._lock:
+                known = (name, version) in self._indexed
+            if not known:
+                directory = self.version_directory(name, version)
+                self._learn(name, version, directory, load_index(directory))
+
+    def verify(self, name: str, version: int | None = None) -> "VerifyReport":
+        """Read every chunk of a version and name what is hit: see imager.image.verify.verify_image."""
+        from imager.image.verify import verify_image
+
+        return verify_image(self, name, version)
+
+    def writer(self) -> "StoreWriter":
+        """A capture or an import: use it as a context manager. Raises StoreError when the store cannot be written."""
+        if self.signing_key is None:
+            raise StoreError(f"the image store {self.root} is open for reading only: no signing key")
+        self.refresh()
+        return StoreWriter(self, self.signing_key)
+
+    def _learn(self, name: str, version: int, directory: Path, packs: list[tuple[str, list[PackEntry]]]) -> None:
+        with self._lock:
+            for pack, entries in packs:
+                path = directory / (pack + PACK_SUFFIX)
+                for entry in entries:
+                    self._places.setdefault(entry.hash, StoredAt(path, entry))
+            self._indexed.add((name, version))
+
+    def _versions(self, name: str) -> list[int]:
+        try:
+            directory = self.version_directory(name, 1).parent
+            return sorted(int(path.name) for path in directory.iterdir() if path.name.isdecimal())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def _published(self) -> list[tuple[str, int]]:
+        try:
+            names = sorted(path.name for path in self.versions_root.iterdir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"the image store {self.root} cannot be read: {error}") from error
+        found = []
+        for name in names:
+            with contextlib.suppress(UnknownImage):
+                found += [(name, version) for version in self._versions(name)]
+        return found
+
+    def _summary(self, name: str, version: int) -> Summary:
+        try:
+            stat = (self.version_directory(name, version) / MANIFEST_NAME).stat()
+        except OSError as error:
+            raise UnknownImage(self._unknown(name, version)) from error
+        key = (name, version, stat.st_mtime_ns)
+        if key not in self._summaries:
+            manifest = self.manifest(name, version)
+            self._summaries[key] = Summary(
+                name,
+                version,
+                manifest.kind,
+                manifest.created_s,
+                manifest.source_bytes,
+                manifest.used_bytes,
+                sum(manifest.stored_lengths),
+                len(manifest.chunks),
+                manifest.table,
+                manifest.hash.hex(),
+                manifest.facts,
+            )
+        return self._summaries[key]
+
+    def _unknown(self, name: str, version: int | None) -> str:
+        versions = self._versions(name) if version is not None else []
+        if versions:
+            return f"image {name} has no version {version}; it has {', '.join(map(str, versions))}"
+        return f"there is no image {name}; `roomcast image list` shows those that there are"
+
+
+class StoreWriter:
+    """One new version in the making. Its methods may be called from several threads.
+
+    Leaving the context without `publish` removes everything that was put.
+    """
+
+    def __init__(self, store: ImageStore, signing_key: Ed25519PrivateKey) -> None:
+        self._store = store
+        self._key = signing_key
+        self._lock = threading.Lock()
+        self._pack: PackWriter | None = None
+        self._packs: list[tuple[str, list[PackEntry]]] = []
+        self._mine: dict[bytes, PackEntry] = {}
+        self._finished = False
+        try:
+            writing = store.root / "writing"
+            writing.mkdir(parents=True, exist_ok=True)
+            store.versions_root.mkdir(exist_ok=True)
+            with _locked(store.root / "writers.lock"):
+                _remove_dead(writing)
+                self.directory = Path(tempfile.mkdtemp(dir=writing))
+                self._living = _lock_directory(self.directory)
+        except OSError as error:
+            raise StoreError(f"the image store {store.root} cannot be written: {error}") from error
+        self._decompressor = Decompressor()
+
+    def __enter__(self) -> "StoreWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def has(self, chunk_hash: bytes) -> bool:
+        """Whether this writer or the store holds the chunk: it need not be put."""
+        with self._lock:
+            return chunk_hash in self._mine or self._store.has(chunk_hash)
+
+    def put(self, chunk_hash: bytes, stored: bytes | memoryview, raw_bytes: int, *, verify: bool = False) -> None:
+        """Keep a chunk; one that is held already is dropped.
+
+        With `verify` the bytes are decompressed and compared with `chunk_hash` first (ChunkError): for chunks that
+        another machine sent. Without, the caller has made them of bytes with this hash itself.
+        """
+        with self._lock:
+            self._check_open()
+            if chunk_hash in self._mine or self._store.has(chunk_hash):
+                return
+            if len(chunk_hash) != 32:
+                raise ChunkError("a chunk's hash is 32 bytes long")
+            if verify:
+                self._decompressor.open(stored, raw_bytes, chunk_hash)
+            try:
+                if self._pack is None:
+                    self._pack = PackWriter(self.directory, len(self._packs))
+                self._mine[chunk_hash] = self._pack.add(chunk_hash, stored, raw_bytes)
+                if self._pack.is_full:
+                    self._close_pack()
+            except OSError as error:
+                raise StoreError(f"the image store {self._store.root} cannot be written: {error}") from error
+
+    def publish(self, manifest: Manifest) -> Manifest:
+        """Sign `manifest` as the next version of its name and make it visible, all at once.
+
+        Its version and the stored length of its chunks are filled in. Raises StoreError, with nothing published, when
+        a chunk was never put; ManifestError when the manifest does not hold together.
+        """
+        with self._lock:
+            self._check_open()
+            chunks = []
+            for chunk in manifest.chunks:
+                entry = self._mine.get(chunk.hash) or self._store.locate(chunk.hash).entry
+                if entry.raw_bytes != chunk.raw_bytes:
+                    raise StoreError(f"chunk {chunk.hash.hex()[:16]} is held with another length than the manifest's")
+                stored = entry.stored_bytes
+                chunks.append(
+                    chunk if chunk.stored_bytes == stored else dataclasses.replace(chunk, stored_bytes=stored)
+                )
+            manifest = dataclasses.replace(manifest, chunks=tuple(chunks))
+            try:
+                return self._publish(manifest)
+            except OSError as error:
+                raise StoreError(f"the image store {self._store.root} cannot be written: {error}") from error
+
+    def close(self) -> None:
+        """Remove what was not published. Safe to repeat."""
+        with self._lock:
+            if self._finished:
+                return
+            self._finished = True
+            if self._pack is not None:
+                self._pack.abandon()
+            shutil.rmtree(self.directory, ignore_errors=True)
+            os.close(self._living)
+
+    def _publish(self, manifest: Manifest) -> Manifest:
+        if self._pack is not None:
+            self._close_pack()
+        index = build_index(self._packs)
+        (self.directory / INDEX_NAME).write_bytes(index)
+        for path in [*self.directory.glob("*" + PACK_SUFFIX), self.directory / INDEX_NAME]:
+            fsync_path(path)
+        name_directory = self._store.versions_root / check_name(manifest.name)
+        with _locked(self._store.root / "writers.lock"):
+            name_directory.mkdir(exist_ok=True)
+            version = max(self._store._versions(manifest.name), default=0) + 1
+            manifest = dataclasses.replace(manifest, version=version)
+            (self.directory / MANIFEST_NAME).write_bytes(build_signed(manifest, self._key))
+            fsync_path(self.directory / MANIFEST_NAME)
+            (self.directory / _LOCK_NAME).unlink()
+            self.directory.chmod(0o755)
+            fsync_path(self.directory)
+            final = name_directory / str(version)
+            self.directory.rename(final)
+            self._finished = True
+            os.close(self._living)
+            for directory in (name_directory, self._store.versions_root):
+                fsync_path(directory)
+        self._store._learn(manifest.name, version, final, self._packs)
+        return manifest
+
+    def _close_pack(self) -> None:
+        assert self._pack is not None
+        pack, self._pack = self._pack, None
+        self._packs.append((pack.close().name.removesuffix(PACK_SUFFIX), pack.entries))
+
+    def _check_open(self) -> None:
+        if self._finished:
+            raise ValueError("this writer has published or was closed")
+
+
+class StoredImage:
+    """The stored chunks of one version, by number: what a cast reads. Picklable, and opened where it is used."""
+
+    def __init__(self, manifest: Manifest, store: ImageStore) -> None:
+        """Raises StoreError when a chunk is in no pack."""
+        self.stored_lengths: tuple[int, ...] = tuple(manifest.stored_lengths)
+        self._places = tuple(store.locate(chunk.hash) for chunk in manifest.chunks)
+
+    def read(self, index: int) -> bytes:
+        """Stored bytes of chunk `index`, checked. Raises StoreError that names the pack."""
+        return read_stored(self._places[index])
+
+
+def manifest_hash(signed: bytes) -> bytes:
+    """The manifest hash of signed bytes, without parsing them."""
+    return blake3(signed[:-100]).digest()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock_directory(directory: Path) -> int:
+    descriptor = os.open(directory / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return descriptor
+
+
+def _remove_dead(writing: Path) -> None:
+    """Remove what writers left that were killed: their lock went with them."""
+    for directory in writing.iterdir():
+        try:
+            descriptor = os.open(directory / _LOCK_NAME, os.O_RDWR)
+        except FileNotFoundError:
+            shutil.rmtree(directory, ignore_errors=True)
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        finally:
+            os.close(descriptor)
+        shutil.rmtree(directory, ignore_errors=True)
