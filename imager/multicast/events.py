@@ -1,0 +1,121 @@
+"""What happened in a cast, as its cores tell their shells. Pure."""
+
+from dataclasses import dataclass, field
+
+from imager.wire.packets import Phase
+
+
+@dataclass(frozen=True, slots=True)
+class SenderStatistics:
+    """Counters of one sending, from its start."""
+
+    elapsed_s: float = 0
+    """From `begin` to the end."""
+    first_pass_s: float = 0
+    source_packets: int = 0
+    resent_packets: int = 0
+    """Source symbols that were sent again."""
+    repair_packets: int = 0
+    sent_bytes: int = 0
+    """UDP payload to the group, beacons left out."""
+    nacks: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    """Datagrams that were counted and dropped, by reason."""
+    rate_bps: float = 0
+    """The rate at the end; 0: not limited."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverJoined:
+    receiver: int
+    address: str
+    """IPv4 address that its JOIN came from."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverProgress:
+    receiver: int
+    chunks_done: int
+    received_packets: int
+    lost_packets: int
+    dropped_packets: int
+    """Arrived while the receiver had no memory free for their chunk."""
+    repair_packets: int
+    rate_bps: float
+    """What it took in since its report before, as bits on the wire."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverDone:
+    receiver: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverFailed:
+    receiver: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseChanged:
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded:
+    """The last event of a sender."""
+
+    statistics: SenderStatistics
+    error: str = ""
+    """Why sending broke off; empty when it ended as it should."""
+
+
+SenderEvent = ReceiverJoined | ReceiverProgress | ReceiverDone | ReceiverFailed | PhaseChanged | SessionEnded
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveStatistics:
+    """Counters of one receiver, from its start."""
+
+    received_bytes: int = 0
+    """UDP payload of SOURCE and REPAIR that arrived."""
+    received_packets: int = 0
+    repair_packets: int = 0
+    lost_packets: int = 0
+    dropped_packets: int = 0
+    """Arrived while no memory was free for their chunk."""
+    duplicate_packets: int = 0
+    nacks: int = 0
+    chunks_done: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    """Datagrams that were counted and dropped, by reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkAssembled:
+    """Every symbol of a chunk is in its slot; the slot is the shell's until it releases the chunk."""
+
+    chunk: int
+    slot: int
+    length: int
+    """Bytes, without the padding of the last symbol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The sender knows this receiver."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoneAcknowledged:
+    """The sender knows that this receiver is done, or has gone: nothing is left to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLost:
+    """The session cannot give the rest of the chunks."""
+
+    reason: str
+
+
+ReceiverEvent = ChunkAssembled | Accepted | DoneAcknowledged | SessionLost
