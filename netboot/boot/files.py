@@ -1,0 +1,151 @@
+"""The tree of files that a booting machine may fetch, by TFTP or HTTP.
+
+A fixed table of names: nothing is looked up in a file system by what a machine sends, so no name leaves the tree. GRUB
+configurations are rendered when they are asked for, from what the machine that asks shall do next.
+"""
+
+import re
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from netboot.boot.contexts import AgentContext, BootKind, FirstStageContext, LocalContext, NextBoot
+from netboot.boot.render import Renderer
+from netboot.boot.selection import BIOS_GRUB, UEFI_SHIM
+from netboot.model import Ignored
+
+_LONGEST_PATH = 255
+_PRINTABLE = re.compile(r"[!-~]*")
+_MACHINE = re.compile(
+    r"grub/(?:machine-|grub\.cfg-01-)(?P<mac>[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5})(?P<cfg>\.cfg)?", re.IGNORECASE
+)
+
+
+class Transport(StrEnum):
+    """How a file is fetched."""
+
+    TFTP = "tftp"
+    HTTP = "http"
+
+
+@dataclass(frozen=True, slots=True)
+class BootRequest:
+    """Who asks for a file."""
+
+    peer: IPv4Address
+    mac: str | None
+    """When the appliance knows it (by the lease of `peer`); lower case, colons."""
+    transport: Transport
+
+
+@dataclass(frozen=True, slots=True)
+class BootContent:
+    """A file of the tree."""
+
+    content: bytes | Path
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class BootSettings:
+    """What every configuration tells about the appliance."""
+
+    server: IPv4Address
+    """Of the served interface."""
+    http_port: int
+    key: str
+    """Ed25519 public key that signs manifests: 64 hexadecimal digits, lower case."""
+
+
+class BootFiles:
+    """The tree. Reads files and calls `next_boot`; keeps no state, so it may be shared by threads."""
+
+    def __init__(
+        self,
+        *,
+        boot_directory: Path,
+        agent_directory: Path,
+        renderer: Renderer,
+        settings: BootSettings,
+        next_boot: Callable[[str], NextBoot],
+    ) -> None:
+        """`next_boot` is called with the MAC of a machine (lower case, colons) each time it asks what to boot."""
+        self._files = {
+            BIOS_GRUB: boot_directory / "bios" / "core.0",
+            UEFI_SHIM: boot_directory / "uefi" / "shimx64.efi",
+            "uefi/grubx64.efi": boot_directory / "uefi" / "grubx64.efi",
+            "grubx64.efi": boot_directory / "uefi" / "grubx64.efi",
+            "agent/vmlinuz": agent_directory / "vmlinuz",
+            "agent/initrd.img": agent_directory / "initrd.img",
+        }
+        self._renderer = renderer
+        self._settings = settings
+        self._next_boot = next_boot
+
+    def open(self, path: str, request: BootRequest) -> BootContent | Ignored:
+        """What `path` names for this machine, or why there is nothing: answer that as "not found".
+
+        Raises TemplateError when an administrator's template cannot be rendered.
+        """
+        name = _normal(path)
+        if isinstance(name, Ignored):
+            return name
+        if name == "grub/grub.cfg":
+            return _rendered(self._renderer.render_grub(FirstStageContext()))
+        if match := _MACHINE.fullmatch(name):
+            return self._machine(match["mac"].lower().replace("-", ":"))
+        if name == "grub/machine-.cfg":
+            return self._machine(request.mac or "")
+        if name not in self._files:
+            return Ignored(f"no such file: {name}")
+        return _regular_file(self._files[name])
+
+    def open_file(self, path: str, peer: str) -> bytes | Path | Ignored:
+        """`open` as the TFTP service calls it. `peer` is an IPv4 address."""
+        found = self.open(path, BootRequest(IPv4Address(peer), None, Transport.TFTP))
+        return found if isinstance(found, Ignored) else found.content
+
+    def _machine(self, mac: str) -> BootContent:
+        step = self._next_boot(mac) if mac else NextBoot(BootKind.AGENT, reason="this machine did not tell its MAC")
+        if step.kind is BootKind.LOCAL:
+            return _rendered(self._renderer.render_grub(LocalContext(machine=step.machine, reason=step.reason)))
+        context = AgentContext(
+            server=str(self._settings.server),
+            http_port=self._settings.http_port,
+            key=self._settings.key,
+            mac=mac,
+            machine=step.machine,
+            reason=step.reason,
+            arguments=step.arguments,
+        )
+        return _rendered(self._renderer.render_grub(context))
+
+
+def _normal(path: str) -> str | Ignored:
+    """The name in the tree: slashes that GRUB and shim repeat are taken away, and nothing else is forgiven."""
+    if len(path) > _LONGEST_PATH:
+        return Ignored("a path of more than 255 characters")
+    if not _PRINTABLE.fullmatch(path):
+        return Ignored("a path with blanks, control or non-ASCII characters")
+    parts = [part for part in path.split("/") if part]
+    if any(part in (".", "..") for part in parts):
+        return Ignored("a path with dots")
+    return "/".join(parts)
+
+
+def _rendered(content: bytes) -> BootContent:
+    return BootContent(content, len(content))
+
+
+def _regular_file(file: Path) -> BootContent | Ignored:
+    try:
+        status = file.lstat()
+    except OSError as error:
+        return Ignored(f"{file}: {error.strerror}")
+    if not stat.S_ISREG(status.st_mode):
+        return Ignored(f"{file} is not a regular file")
+    return BootContent(file, status.st_size)

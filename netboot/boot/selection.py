@@ -1,0 +1,60 @@
+"""Which boot file a machine is told to fetch. Pure: one table, no I/O.
+
+Every firmware gets GRUB itself. iPXE is told the same file as the firmware under it: a program that it starts does not
+ask DHCP again, so an iPXE in a network card cannot chainload itself in a loop.
+Seen on: SeaBIOS with QEMU's iPXE ROM (2019), OVMF 2022.11 with shim 16.1 and GRUB 2.06 of Debian 12.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from netboot.model import BootClient, BootFile, Firmware, Ignored
+
+BIOS_GRUB = "bios/core.0"
+"""Path in the TFTP tree of our own i386-pc-pxe GRUB."""
+UEFI_SHIM = "uefi/shimx64.efi"
+"""Path in the TFTP tree of Debian's signed shim, which fetches `grubx64.efi` itself."""
+
+BIOS_ARCHES = frozenset({0})
+"""Option 93: Intel x86PC."""
+UEFI_X64_ARCHES = frozenset({7, 9})
+"""Option 93: EFI BC and EFI x86-64. The registry says 7 is x64 and RFC 4578 says 9 is: firmware sends either."""
+UEFI_HTTP_ARCHES = frozenset({15, 16})
+"""Option 93: x86 and x64 UEFI HTTP boot. Not offered yet: shim and GRUB below are fetched by TFTP."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    firmware: Firmware
+    arches: frozenset[int]
+    name: str
+    because: str
+
+
+_TABLE = (
+    _Row(Firmware.BIOS, BIOS_ARCHES, BIOS_GRUB, "a PXE ROM starts one program in real mode: GRUB made for PXE"),
+    _Row(Firmware.UEFI_X64, UEFI_X64_ARCHES, UEFI_SHIM, "Secure Boot accepts shim, and shim accepts Debian's GRUB"),
+    _Row(Firmware.IPXE_BIOS, BIOS_ARCHES, BIOS_GRUB, "iPXE is a PXE ROM too, and GRUB uses its driver"),
+    _Row(Firmware.IPXE_UEFI_X64, UEFI_X64_ARCHES, UEFI_SHIM, "iPXE starts UEFI programs, and Secure Boot still holds"),
+)
+
+
+def select_boot_file(client: BootClient, server: IPv4Address, http_port: int = 80) -> BootFile | Ignored:
+    """The file that `server` offers to `client`, or why there is none.
+
+    `http_port` is where the appliance serves `/boot/`; no firmware is told an http:// name at present.
+    """
+    del http_port
+    if client.arch in UEFI_HTTP_ARCHES:
+        return Ignored(f"arch {client.arch} is UEFI HTTP boot: enable PXE (IPv4) in the firmware's settings")
+    for row in _TABLE:
+        if row.firmware is client.firmware and client.arch in row.arches:
+            return BootFile(server, row.name)
+    return Ignored(
+        f"no boot file for {client.firmware.value} with arch {client.arch}: only BIOS and UEFI x64 are served"
+    )
+
+
+def explain_boot_file(firmware: Firmware) -> str:
+    """Why this firmware is told its file, in one sentence for a log or a page."""
+    return next(row.because for row in _TABLE if row.firmware is firmware)
