@@ -18,6 +18,7 @@ PACKAGES = Path(__file__).resolve().parents[1]
 """Directory that this package is imported from."""
 LOG_LINES = 25
 """How many last lines of a log a person gets to see."""
+INTERRUPT_TIMEOUT_S = 5.0
 
 
 def last_lines(log: Path, count: int = LOG_LINES) -> str:
@@ -32,7 +33,8 @@ def last_lines(log: Path, count: int = LOG_LINES) -> str:
 def run_contained(command: Sequence[str | Path], *, log: Path, temporary: Path) -> None:
     """Run a build to its end, its output in `log`, its temporary files below `temporary`.
 
-    Needs root. Interrupted, nothing of it stays but files below `temporary`. Raises LabError when it fails.
+    Needs root. Interrupted, no process and no mount of it stays; files may, below `temporary`. Raises LabError when it
+    fails.
     """
     temporary.mkdir(parents=True, exist_ok=True)
     words = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--mount-proc", "--fork"]
@@ -49,11 +51,22 @@ def run_contained(command: Sequence[str | Path], *, log: Path, temporary: Path) 
         try:
             status = process.wait()
         except BaseException:
-            process.kill()
-            process.wait()
+            _end_session(process)
             raise
     if status:
         raise LabError(f"`{' '.join(map(str, command))}` ended with {status}; see {log}", last_lines(log))
+
+
+def _end_session(process: subprocess.Popen[bytes]) -> None:
+    """Let a build clean up after itself for a few seconds; then its PID namespace dies, and all of it."""
+    try:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(INTERRUPT_TIMEOUT_S)
+    except (ProcessLookupError, subprocess.TimeoutExpired):
+        pass
+    finally:
+        process.kill()
+        process.wait()
 
 
 class BackgroundProcess:
