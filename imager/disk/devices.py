@@ -105,6 +105,15 @@ def drop_cache(descriptor: int) -> None:
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def fsync_device(path: Path) -> None:
+    """Flush what was written to `path`, by whomever. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def reread_partitions(descriptor: int) -> bool:
     """Make the kernel read the partition table again; False when it cannot (a device in use, a loop without them)."""
     try:
