@@ -125,9 +125,9 @@ def reread_partitions(descriptor: int) -> bool:
 
 @contextmanager
 def part_of(source: Path, start_bytes: int, size_bytes: int) -> Iterator[Path]:
-    """A read-only block device that shows `size_bytes` of `source` from `start_bytes`.
+    """What shows `size_bytes` of `source` from `start_bytes` alone, to be read.
 
-    The kernel's own node of that partition when there is one, else a loop device, which the kernel detaches as soon
+    `source` itself when that is all of it; the kernel's node of that partition when there is one; else a loop device, which the kernel detaches as soon
     as its last user is gone, also when this process is killed.
     """
     node = _partition_node(source, start_bytes, size_bytes)
@@ -157,10 +157,10 @@ def _detach(loop: Path) -> None:
 
 def _partition_node(source: Path, start_bytes: int, size_bytes: int) -> Path | None:
     status = source.stat()
-    if not stat.S_ISBLK(status.st_mode):
-        return None
     if start_bytes == 0 and size_bytes == inspect(source).size_bytes:
         return source
+    if not stat.S_ISBLK(status.st_mode):
+        return None
     for part in _sysfs(status.st_rdev).glob("*/partition"):
         start, size = (int((part.parent / name).read_text()) * 512 for name in ("start", "size"))
         node = Path("/dev") / part.parent.name

@@ -81,6 +81,16 @@ def probe_filesystem(source: Path, offset: int, size: int) -> str:
         raise
 
 
+def has_partition_table(source: Path) -> bool:
+    """Whether blkid sees a partition table on `source`."""
+    try:
+        return bool(run(["blkid", "-p", "-s", "PTTYPE", "-o", "value", source]).strip())
+    except ToolError as error:
+        if error.status in (2, 8):
+            return False
+        raise
+
+
 def _number(node: str, device: str) -> int:
     digits = node.removeprefix(device).lstrip("p")
     if not digits.isdecimal():

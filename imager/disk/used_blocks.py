@@ -31,6 +31,7 @@ PARTCLONE = {
 """blkid's name of a file system: the program that maps it."""
 
 ALIGN_BYTES = 512
+"""Extents begin and end at sectors, so that they can be read and written with O_DIRECT."""
 _KEPT_TAIL_BYTES = 1 << 20
 _LARGEST_BOOT_GAP_BYTES = 64 << 20
 """Before the first partition: boot code (GRUB's core image; firmware of small boards) lies well within this."""
@@ -63,7 +64,7 @@ def find_used_blocks(source: Path, source_bytes: int, sector_bytes: int, layout:
         ranges += [(start + offset, length) for offset, length in used]
         if reason:
             raw_parts[number] = reason
-    return UsedBlocks(merge_extents(ranges, source_bytes, ALIGN_BYTES), raw_parts)
+    return UsedBlocks(merge_extents(ranges, source_bytes, max(ALIGN_BYTES, sector_bytes)), raw_parts)
 
 
 def parse_domain_map(text: str) -> list[tuple[int, int, bool]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from imager.disk.devices import NotADisk, fsync_device, inspect, user_of
-from imager.disk.partitions import probe_filesystem
+from imager.disk.partitions import has_partition_table, probe_filesystem
 from imager.errors import SourceError, TargetError, ToolError
 from imager.image.capture import read_chunks
 from imager.image.manifest import DEFAULT_WINDOW_BYTES, Extent, ImageKind, Manifest, check_name
@@ -136,6 +136,8 @@ def check_wim_target(device: Path, needed_bytes: int, *, make_volume: bool = Fal
             "nothing was written"
         )
     filesystem = probe_filesystem(device, 0, found.size_bytes)
+    if make_volume and not filesystem and has_partition_table(device):
+        raise TargetError(f"{device} has a partition table; name one of its partitions; nothing was written")
     if not make_volume and filesystem != "ntfs":
         raise TargetError(
             f"{device} holds {filesystem or 'no file system'}, not an NTFS volume; make one first; nothing was written"
@@ -158,8 +160,12 @@ def apply_wim(source: Path | BinaryIO, device: Path, index: int, *, make_volume:
     `source`: a file, or a stream of a pipable WIM. The volume is flushed when this returns. Raises SourceError when
     the WIM has no such image, TargetError before anything is written, ToolError when wimlib fails.
     """
-    needed = 0
-    if isinstance(source, Path):
+    needed, head = 0, b""
+    if not isinstance(source, Path):
+        head = source.read(8)
+        if not _MAGIC.get(head, False):
+            raise SourceError("the stream is not a pipable WIM; apply this one from a file")
+    else:
         images = {image.index: image for image in read_wim_info(source).images}
         if index not in images:
             raise SourceError(f"{source} has no image {index}; it has {', '.join(map(str, images)) or 'none'}")
@@ -171,16 +177,17 @@ def apply_wim(source: Path | BinaryIO, device: Path, index: int, *, make_volume:
     if isinstance(source, Path):
         run(command)
     else:
-        _run_with_stream(command, source)
+        _run_with_stream(command, head, source)
     fsync_device(device)
 
 
-def _run_with_stream(command: Sequence[str], stream: BinaryIO) -> None:
+def _run_with_stream(command: Sequence[str], head: bytes, stream: BinaryIO) -> None:
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
         assert process.stdin is not None
         try:
             with contextlib.suppress(BrokenPipeError):  # it ended early: its status says why
+                process.stdin.write(head)
                 shutil.copyfileobj(stream, process.stdin, 1 << 20)
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()

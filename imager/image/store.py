@@ -83,7 +83,7 @@ class ImageStore:
         self.public_key = public_key
         self._lock = threading.Lock()
         self._indexed: set[tuple[str, int]] = set()
-        self._places: dict[bytes, StoredAt] = {}
+        self._places: dict[bytes, tuple[StoredAt, ...]] = {}
         self._summaries: dict[tuple[str, int, int], Summary] = {}
 
     @property
@@ -135,21 +135,22 @@ class ImageStore:
         with self._lock:
             return chunk_hash in self._places
 
-    def locate(self, chunk_hash: bytes) -> StoredAt:
-        """Where a chunk is. Raises StoreError when no pack has it."""
-        with self._lock:
-            place = self._places.get(chunk_hash)
-        if place is None:
+    def locate(self, chunk_hash: bytes) -> tuple[StoredAt, ...]:
+        """Where a chunk is: one place, or more when a damaged pack made a later capture store it again.
+
+        Raises StoreError when no pack has it.
+        """
+        places = self._known(chunk_hash)
+        if not places:
             self.refresh()
-            with self._lock:
-                place = self._places.get(chunk_hash)
-        if place is None:
+            places = self._known(chunk_hash)
+        if not places:
             raise StoreError(f"chunk {chunk_hash.hex()[:16]} is in no pack of {self.root}; run `roomcast image verify`")
-        return place
+        return places
 
     def read_stored(self, chunk_hash: bytes) -> bytes:
         """A chunk's stored bytes, checked against their pack's entry. Raises StoreError that names the pack."""
-        return read_stored(self.locate(chunk_hash))
+        return read_first_sound(self.locate(chunk_hash))
 
     def refresh(self) -> None:
         """Learn the packs of versions that were published since."""
@@ -173,12 +174,18 @@ class ImageStore:
         self.refresh()
         return StoreWriter(self, self.signing_key)
 
+    def _known(self, chunk_hash: bytes) -> tuple[StoredAt, ...]:
+        with self._lock:
+            return self._places.get(chunk_hash, ())
+
     def _learn(self, name: str, version: int, directory: Path, packs: list[tuple[str, list[PackEntry]]]) -> None:
         with self._lock:
+            if (name, version) in self._indexed:
+                return
             for pack, entries in packs:
                 path = directory / (pack + PACK_SUFFIX)
                 for entry in entries:
-                    self._places.setdefault(entry.hash, StoredAt(path, entry))
+                    self._places[entry.hash] = (*self._places.get(entry.hash, ()), StoredAt(path, entry))
             self._indexed.add((name, version))
 
     def _versions(self, name: str) -> list[int]:
@@ -244,6 +251,7 @@ class StoreWriter:
         self._pack: PackWriter | None = None
         self._packs: list[tuple[str, list[PackEntry]]] = []
         self._mine: dict[bytes, PackEntry] = {}
+        self._sound: dict[bytes, PackEntry] = {}
         self._finished = False
         try:
             writing = store.root / "writing"
@@ -255,7 +263,6 @@ class StoreWriter:
                 self._living = _lock_directory(self.directory)
         except OSError as error:
             raise StoreError(f"the image store {store.root} cannot be written: {error}") from error
-        self._decompressor = Decompressor()
 
     def __enter__(self) -> "StoreWriter":
         return self
@@ -266,9 +273,14 @@ class StoreWriter:
         self.close()
 
     def has(self, chunk_hash: bytes) -> bool:
-        """Whether this writer or the store holds the chunk: it need not be put."""
+        """Whether this writer or the store holds the chunk: it need not be put.
+
+        A stored chunk is read and checked: what a flipped bit or a lost pack has hit is captured anew.
+        """
         with self._lock:
-            return chunk_hash in self._mine or self._store.has(chunk_hash)
+            if chunk_hash in self._mine:
+                return True
+        return self._sound_entry(chunk_hash) is not None
 
     def put(self, chunk_hash: bytes, stored: bytes | memoryview, raw_bytes: int, *, verify: bool = False) -> None:
         """Keep a chunk; one that is held already is dropped.
@@ -276,14 +288,16 @@ class StoreWriter:
         With `verify` the bytes are decompressed and compared with `chunk_hash` first (ChunkError): for chunks that
         another machine sent. Without, the caller has made them of bytes with this hash itself.
         """
+        if len(chunk_hash) != 32:
+            raise ChunkError("a chunk's hash is 32 bytes long")
+        if self.has(chunk_hash):
+            return
+        if verify:
+            Decompressor().open(stored, raw_bytes, chunk_hash)
         with self._lock:
             self._check_open()
-            if chunk_hash in self._mine or self._store.has(chunk_hash):
+            if chunk_hash in self._mine:  # another thread was faster
                 return
-            if len(chunk_hash) != 32:
-                raise ChunkError("a chunk's hash is 32 bytes long")
-            if verify:
-                self._decompressor.open(stored, raw_bytes, chunk_hash)
             try:
                 if self._pack is None:
                     self._pack = PackWriter(self.directory, len(self._packs))
@@ -303,7 +317,12 @@ class StoreWriter:
             self._check_open()
             chunks = []
             for chunk in manifest.chunks:
-                entry = self._mine.get(chunk.hash) or self._store.locate(chunk.hash).entry
+                entry = self._mine.get(chunk.hash) or self._sound_entry(chunk.hash)
+                if entry is None:
+                    raise StoreError(
+                        f"chunk {chunk.hash.hex()[:16]} of image {manifest.name} was never put or is damaged; "
+                        "capture it again"
+                    )
                 if entry.raw_bytes != chunk.raw_bytes:
                     raise StoreError(f"chunk {chunk.hash.hex()[:16]} is held with another length than the manifest's")
                 stored = entry.stored_bytes
@@ -326,6 +345,15 @@ class StoreWriter:
                 self._pack.abandon()
             shutil.rmtree(self.directory, ignore_errors=True)
             os.close(self._living)
+
+    def _sound_entry(self, chunk_hash: bytes) -> PackEntry | None:
+        if chunk_hash not in self._sound:
+            for place in self._store._known(chunk_hash):
+                with contextlib.suppress(StoreError):
+                    read_stored(place)
+                    self._sound[chunk_hash] = place.entry
+                    break
+        return self._sound.get(chunk_hash)
 
     def _publish(self, manifest: Manifest) -> Manifest:
         if self._pack is not None:
@@ -373,7 +401,15 @@ class StoredImage:
 
     def read(self, index: int) -> bytes:
         """Stored bytes of chunk `index`, checked. Raises StoreError that names the pack."""
-        return read_stored(self._places[index])
+        return read_first_sound(self._places[index])
+
+
+def read_first_sound(places: tuple[StoredAt, ...]) -> bytes:
+    """The stored bytes from the first place that holds them undamaged. Raises the last place's StoreError."""
+    for place in places[:-1]:
+        with contextlib.suppress(StoreError):
+            return read_stored(place)
+    return read_stored(places[-1])
 
 
 def manifest_hash(signed: bytes) -> bytes:

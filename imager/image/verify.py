@@ -50,32 +50,30 @@ def verify_image(
     store.refresh()
     manifest = store.manifest(name, version)
     problems: list[Problem] = []
-    places: dict[bytes, StoredAt] = {}
-    lost: dict[str, list[int]] = {}
-    for chunk in manifest.chunks:
-        try:
-            places[chunk.hash] = store.locate(chunk.hash)
-        except StoreError as error:
-            problems.append(Problem(str(error), "", (chunk.window,)))
     total, done = sum(manifest.stored_lengths), 0
     decompressor = Decompressor()
-    reasons: dict[str, str] = {}
+    packs = _packs_of(store, name, manifest.version)
+    hit: dict[Path, list[int]] = {}
+    reasons: dict[Path, str] = {}
     for chunk in manifest.chunks:
         done += chunk.stored_bytes
-        place = places.get(chunk.hash)
-        if place is not None:
-            reason = _check_chunk(chunk, place, decompressor)
+        places = _places(store, chunk)
+        if not places:
+            what = f"chunk {chunk.hash.hex()[:16]} is in no readable pack"
+            problems.append(Problem(what, "", (chunk.window,)))
+        failures = {place.pack: _check_chunk(chunk, place, decompressor) for place in places}
+        packs |= failures.keys()
+        for pack, reason in failures.items():
             if reason:
-                lost.setdefault(str(place.pack), []).append(chunk.window)
-                reasons.setdefault(str(place.pack), reason)
+                reasons.setdefault(pack, reason)
+        if places and all(failures.values()):
+            hit.setdefault(places[0].pack, []).append(chunk.window)
         if on_progress is not None:
             on_progress(done, total)
-    packs = {place.pack for place in places.values()} | _packs_of(store, name, manifest.version)
     for pack in sorted(packs):
-        windows = tuple(lost.get(str(pack), ()))
-        reason = reasons.get(str(pack)) or _check_pack(pack)
+        reason = reasons.get(pack) or _check_pack(pack)
         if reason:
-            problems.append(Problem(reason, str(pack), windows))
+            problems.append(Problem(reason, str(pack), tuple(hit.get(pack, ()))))
     directory = store.version_directory(name, manifest.version)
     try:
         parse_index((directory / INDEX_NAME).read_bytes())
@@ -83,6 +81,13 @@ def verify_image(
         what = f"the index {directory / INDEX_NAME} is damaged, its packs are read instead: {error}"
         problems.append(Problem(what, "", ()))
     return VerifyReport(name, manifest.version, len(manifest.chunks), len(packs), total, tuple(problems))
+
+
+def _places(store: ImageStore, chunk: Chunk) -> tuple[StoredAt, ...]:
+    try:
+        return store.locate(chunk.hash)
+    except StoreError:
+        return ()
 
 
 def _check_chunk(chunk: Chunk, place: StoredAt, decompressor: Decompressor) -> str:
