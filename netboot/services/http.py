@@ -32,6 +32,29 @@ class _Server(uvicorn.Server):
         yield
 
 
+class _SpelledHeaders:
+    """Sends header names as `Content-Length`, though ASGI gives them in lower case.
+
+    GRUB 2.06 compares them letter by letter: without that one it takes a file's size for unknown and waits for more
+    until it times out.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def spelled(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [(_spell(name), value) for name, value in message["headers"]]}
+            await send(message)
+
+        await self._app(scope, receive, spelled)
+
+
+def _spell(name: bytes) -> bytes:
+    return b"-".join(part.capitalize() for part in name.split(b"-"))
+
+
 def bind_tcp(address: str, port: int) -> socket.socket:
     """A listening socket. Raises ServiceError when the port is in use, the address is not ours, or for privilege."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -68,7 +91,8 @@ def bind_unix(path: Path) -> socket.socket:
 async def serve_http(app: Any, sock: socket.socket) -> None:
     """Serve `app` on a listening socket until cancelled; then finish what is under way and close the socket."""
     config = uvicorn.Config(
-        app,
+        _SpelledHeaders(app),
+        http="h11",  # keeps the spelling
         log_config=None,
         access_log=False,
         lifespan="off",
