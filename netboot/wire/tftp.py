@@ -120,7 +120,9 @@ def parse_tftp(data: bytes) -> TftpPacket:
 def _parse_request(data: bytes, opcode: int) -> ReadRequest | WriteRequest:
     if len(data) > MAX_REQUEST_BYTES:
         raise WireError(f"TFTP request of {len(data)} bytes: the longest is {MAX_REQUEST_BYTES}")
-    # Some ROMs pad the request with NUL bytes after its last string; tftpy refuses that, so the padding goes first.
+    if data[-1]:
+        raise WireError("TFTP request that ends inside a string")
+    # A request may be padded with NUL bytes after its last string; tftpy refuses that, so the padding goes first.
     data = data.rstrip(b"\0") + b"\0"
     packet = _decode(TftpPacketRRQ() if opcode == Opcode.RRQ else TftpPacketWRQ(), data)
     if not packet.filename:

@@ -1,0 +1,301 @@
+"""One TFTP transfer, step by step, on bytes and a made-up clock."""
+
+import pytest
+
+from netboot.services.tftp import BytesContent
+from netboot.tftp.options import Limits, Terms, negotiate
+from netboot.tftp.retransmission import INITIAL_S, MAX_S, MIN_S, RetransmissionTimer
+from netboot.tftp.transfer import (
+    MAX_SENDS,
+    MAX_SENDS_UNCONFIRMED,
+    MAX_STRANGERS_ANSWERED,
+    ReadTransfer,
+    TransferFailed,
+    TransferFinished,
+)
+from netboot.wire.tftp import Data, Error, OptionAck, TftpPacket, build_ack, build_data, build_error, parse_tftp
+from netboot.wire.tftp import ErrorCode as Code
+
+PEER = ("10.77.0.50", 2070)
+STRANGER = ("10.77.0.66", 2070)
+
+
+def a_transfer(
+    size: int = 2000, window: int = 1, block: int = 512, accepted: dict[str, str] | None = None
+) -> ReadTransfer:
+    content = BytesContent(bytes(i % 251 for i in range(size)))
+    return ReadTransfer(PEER, content, Terms(block, window, None, accepted or {}), now=0.0)
+
+
+def sent(transfer: ReadTransfer, now: float = 0.0) -> list[TftpPacket]:
+    outgoing = transfer.datagrams_to_send(now)
+    assert all(destination == PEER for _, destination in outgoing)
+    return [parse_tftp(data) for data, _ in outgoing]
+
+
+def blocks(transfer: ReadTransfer, now: float = 0.0) -> list[int]:
+    return [packet.block for packet in sent(transfer, now) if isinstance(packet, Data)]
+
+
+def acknowledge(transfer: ReadTransfer, block: int, now: float = 0.0) -> list[int]:
+    transfer.receive_datagram(build_ack(block), PEER, now)
+    return blocks(transfer, now)
+
+
+def fetch(transfer: ReadTransfer, window: int = 1) -> bytes:
+    """Take the whole file as a client without loss."""
+    got = b""
+    now = 0.0
+    outgoing = sent(transfer, now)
+    while not transfer.is_over:
+        now += 0.001
+        if isinstance(outgoing[0], OptionAck):
+            transfer.receive_datagram(build_ack(0), PEER, now)
+        else:
+            assert 0 < len(outgoing) <= window
+            for packet in outgoing:
+                assert isinstance(packet, Data)
+                got += packet.payload
+                last = packet.block
+            transfer.receive_datagram(build_ack(last), PEER, now)
+        outgoing = sent(transfer, now)
+    assert outgoing == []
+    return got
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 513, 1024, 5000])
+@pytest.mark.parametrize("window", [1, 4, 16])
+def test_a_file_of_any_size_arrives_whole(size: int, window: int) -> None:
+    transfer = a_transfer(size, window)
+    assert fetch(transfer, window) == bytes(i % 251 for i in range(size))
+    assert transfer.events() == [TransferFinished(size, 0)]
+    assert transfer.next_timeout() is None
+
+
+def test_a_full_last_block_is_followed_by_an_empty_one() -> None:
+    transfer = a_transfer(512)
+    assert blocks(transfer) == [1]
+    transfer.receive_datagram(build_ack(1), PEER, 0)
+    assert sent(transfer) == [Data(2, b"")]
+
+
+def test_options_are_acknowledged_first_and_data_waits_for_ack_0() -> None:
+    transfer = a_transfer(accepted={"tsize": "2000"})
+    assert sent(transfer) == [OptionAck({"tsize": "2000"})]
+    assert acknowledge(transfer, 1) == []
+    assert acknowledge(transfer, 65535) == []
+    assert acknowledge(transfer, 0) == [1]
+
+
+def test_a_client_that_ends_after_the_option_acknowledgement_is_a_reason() -> None:
+    # PXE ROMs ask for tsize alone first, then end the transfer and start it again.
+    transfer = a_transfer(accepted={"tsize": "2000"})
+    sent(transfer)
+    transfer.receive_datagram(build_error(Code.NOT_DEFINED, "TFTP Aborted"), PEER, 0.1)
+    assert transfer.events() == [TransferFailed("the client ended it: error 0 'TFTP Aborted'", 0)]
+    assert sent(transfer) == []
+
+
+@pytest.mark.parametrize("window", [1, 16])
+def test_block_numbers_roll_over_to_0(window: int) -> None:
+    size = 8 * 65537 + 3
+    transfer = a_transfer(size, window, block=8)
+    assert fetch(transfer, window) == bytes(i % 251 for i in range(size))
+    assert transfer.events() == [TransferFinished(size, 0)]
+
+
+def test_a_duplicate_ack_is_not_answered_twice() -> None:
+    transfer = a_transfer()
+    assert blocks(transfer) == [1]
+    assert acknowledge(transfer, 1, 0.1) == [2]
+    assert acknowledge(transfer, 1, 0.2) == []
+    assert acknowledge(transfer, 1, 0.9) == []
+    assert transfer.ignored == {"duplicate ACK": 2}
+
+
+def test_every_packet_doubled_by_the_network_does_not_double_the_windows() -> None:
+    transfer = a_transfer(512 * 64, window=4)
+    assert blocks(transfer) == [1, 2, 3, 4]
+    count = 4
+    now = 0.0
+    acknowledged = 0
+    while not transfer.is_over:
+        now += 0.01
+        acknowledged = min(acknowledged + 4, 65)
+        count += len(acknowledge(transfer, acknowledged, now))
+        count += len(acknowledge(transfer, acknowledged, now + 0.0001))
+    assert count == 65
+
+
+def test_a_window_whose_first_block_was_lost_is_sent_again_when_the_client_says_so() -> None:
+    transfer = a_transfer(512 * 64, window=4)
+    blocks(transfer)
+    assert acknowledge(transfer, 4, 0.01) == [5, 6, 7, 8]
+    assert acknowledge(transfer, 4, 0.02) == [5, 6, 7, 8]  # a round trip later: it saw 6, but not 5
+    assert acknowledge(transfer, 4, 0.03) == []  # once; then the timer decides
+
+
+def test_a_window_is_resumed_after_the_block_that_arrived() -> None:
+    transfer = a_transfer(512 * 64, window=4)
+    blocks(transfer)
+    assert acknowledge(transfer, 2, 0.01) == [3, 4, 5, 6]
+    assert fetch_rest_events(transfer, 6) == [TransferFinished(512 * 64, 2)]
+
+
+def fetch_rest_events(transfer: ReadTransfer, acknowledged: int) -> list[object]:
+    while not transfer.is_over:
+        transfer.receive_datagram(build_ack(acknowledged), PEER, 0.1)
+        acknowledged = next(iter(blocks(transfer, 0.1)[-1:]), acknowledged)
+    return list(transfer.events())
+
+
+@pytest.mark.parametrize("block", [2, 3, 1000, 65535])
+def test_an_ack_of_what_was_not_sent_changes_nothing(block: int) -> None:
+    transfer = a_transfer()
+    blocks(transfer)
+    assert acknowledge(transfer, block) == []
+    assert not transfer.is_over
+    assert acknowledge(transfer, 1) == [2]
+
+
+def test_an_old_ack_changes_nothing() -> None:
+    transfer = a_transfer(512 * 64, window=4)
+    blocks(transfer)
+    acknowledge(transfer, 4, 0.01)
+    assert acknowledge(transfer, 3, 0.05) == []
+    assert acknowledge(transfer, 8, 0.06) == [9, 10, 11, 12]
+
+
+def test_a_stranger_gets_error_5_and_the_transfer_goes_on() -> None:
+    transfer = a_transfer()
+    blocks(transfer)
+    transfer.receive_datagram(build_ack(1), STRANGER, 0.1)
+    (outgoing,) = transfer.datagrams_to_send(0.1)
+    assert outgoing[1] == STRANGER
+    answer = parse_tftp(outgoing[0])
+    assert isinstance(answer, Error)
+    assert answer.code == 5
+    assert acknowledge(transfer, 1, 0.2) == [2]
+
+
+def test_a_strangers_error_is_neither_obeyed_nor_answered() -> None:
+    transfer = a_transfer()
+    blocks(transfer)
+    transfer.receive_datagram(build_error(Code.NOT_DEFINED, "stop"), STRANGER, 0.1)
+    assert transfer.datagrams_to_send(0.1) == []
+    assert not transfer.is_over
+
+
+def test_a_flood_of_strangers_is_not_answered_for_ever() -> None:
+    transfer = a_transfer()
+    blocks(transfer)
+    for _ in range(MAX_STRANGERS_ANSWERED + 50):
+        transfer.receive_datagram(build_ack(1), STRANGER, 0.1)
+    assert len(transfer.datagrams_to_send(0.1)) == MAX_STRANGERS_ANSWERED
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\0", b"\0\3\0", b"\0\x09ab", b"\xff" * 2000, b"\0\1a\0octet\0", build_data(1, b"")]
+)
+def test_junk_of_the_peer_changes_nothing(data: bytes) -> None:
+    transfer = a_transfer()
+    blocks(transfer)
+    transfer.receive_datagram(data, PEER, 0.1)
+    assert sent(transfer, 0.1) == []
+    assert sum(transfer.ignored.values()) == 1
+    assert acknowledge(transfer, 1, 0.2) == [2]
+
+
+def run_to_silence(transfer: ReadTransfer) -> tuple[int, list[float]]:
+    """Bytes that are sent to a client that says nothing, and when."""
+    count = 0
+    times = []
+    while (deadline := transfer.next_timeout()) is not None:
+        transfer.handle_timeout(deadline)
+        outgoing = transfer.datagrams_to_send(deadline)
+        if outgoing:
+            count += sum(len(data) for data, _ in outgoing)
+            times.append(deadline)
+    return count, times
+
+
+@pytest.mark.parametrize("accepted", [{}, {"blksize": "1468", "windowsize": "64"}])
+def test_a_forged_request_draws_few_small_packets(accepted: dict[str, str]) -> None:
+    terms = negotiate(accepted, 10**6, Limits())
+    transfer = ReadTransfer(PEER, BytesContent(bytes(10**6)), terms, 0.0)
+    count, times = run_to_silence(transfer)
+    assert len(times) == MAX_SENDS_UNCONFIRMED
+    assert count <= 3000
+    assert transfer.events() == [TransferFailed("the client never answered", 0)]
+
+
+def test_silence_in_the_middle_ends_after_growing_waits() -> None:
+    transfer = a_transfer()
+    blocks(transfer)
+    assert acknowledge(transfer, 1, 0.01) == [2]
+    _, times = run_to_silence(transfer)
+    assert len(times) == MAX_SENDS - 1
+    waits = [round(later - earlier, 6) for earlier, later in zip([0.01, *times], times, strict=False)]
+    assert waits == sorted(waits)
+    assert waits[0] >= MIN_S
+    assert waits[-1] <= MAX_S
+    assert transfer.events() == [TransferFailed("the client stopped answering", 512)]
+
+
+def test_a_lost_block_is_sent_again_when_time_is_up_and_not_before() -> None:
+    transfer = a_transfer()
+    blocks(transfer)
+    deadline = transfer.next_timeout()
+    assert deadline == INITIAL_S
+    transfer.handle_timeout(deadline - 0.01)
+    assert blocks(transfer, deadline - 0.01) == []
+    transfer.handle_timeout(deadline)
+    assert blocks(transfer, deadline) == [1]
+    acknowledge(transfer, 1, deadline + 0.1)
+    assert fetch_rest_events(transfer, 2) == [TransferFinished(2000, 1)]
+
+
+def test_a_file_that_shrinks_under_way_ends_with_an_error_to_the_client() -> None:
+    class Shrunk(BytesContent):
+        def read(self, offset: int, length: int) -> bytes:
+            return b"" if offset else super().read(offset, length)
+
+    transfer = ReadTransfer(PEER, Shrunk(bytes(2000)), Terms(), 0.0)
+    blocks(transfer)
+    transfer.receive_datagram(build_ack(1), PEER, 0.1)
+    (answer,) = sent(transfer, 0.1)
+    assert answer == Error(0, "the file became shorter while it was sent")
+    assert transfer.events() == [TransferFailed("the file became shorter while it was sent", 512)]
+
+
+def test_a_disk_that_fails_ends_with_an_error_to_the_client() -> None:
+    class Broken(BytesContent):
+        def read(self, offset: int, length: int) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    transfer = ReadTransfer(PEER, Broken(bytes(2000)), Terms(), 0.0)
+    (answer,) = sent(transfer)
+    assert answer == Error(0, "the file cannot be read: Input/output error")
+    assert transfer.is_over
+
+
+def test_the_timer_follows_the_round_trip_and_backs_off() -> None:
+    timer = RetransmissionTimer()
+    assert timer.interval_s() == INITIAL_S
+    for _ in range(20):
+        timer.measured(0.2)
+    assert MIN_S <= timer.interval_s() < 0.35
+    timer.expired()
+    assert timer.interval_s() >= 2 * MIN_S
+    for _ in range(20):
+        timer.expired()
+    assert timer.interval_s() == MAX_S
+    timer.progressed()
+    assert timer.interval_s() < 0.35
+
+
+def test_the_clients_own_timeout_is_kept() -> None:
+    timer = RetransmissionTimer(7)
+    timer.measured(0.001)
+    timer.expired()
+    assert timer.interval_s() == 7
