@@ -127,8 +127,8 @@ def reread_partitions(descriptor: int) -> bool:
 def part_of(source: Path, start_bytes: int, size_bytes: int) -> Iterator[Path]:
     """What shows `size_bytes` of `source` from `start_bytes` alone, to be read.
 
-    `source` itself when that is all of it; the kernel's node of that partition when there is one; else a loop device, which the kernel detaches as soon
-    as its last user is gone, also when this process is killed.
+    `source` itself when that is all of it; the kernel's node of that partition when there is one; else a loop
+    device, which the kernel detaches as soon as its last user is gone, also when this process is killed.
     """
     node = _partition_node(source, start_bytes, size_bytes)
     if node is not None:

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from imager.errors import ChunkError, ManifestError, StoreError, UnknownImage
 from imager.image.chunks import Decompressor
 from imager.image.keys import public_key_bytes
-from imager.image.manifest import ImageKind, Manifest, build_signed, check_name, parse_signed
+from imager.image.manifest import Chunk, ImageKind, Manifest, build_signed, check_name, parse_signed
 from imager.image.packs import (
     INDEX_NAME,
     PACK_SUFFIX,
@@ -397,11 +397,19 @@ class StoredImage:
     def __init__(self, manifest: Manifest, store: ImageStore) -> None:
         """Raises StoreError when a chunk is in no pack."""
         self.stored_lengths: tuple[int, ...] = tuple(manifest.stored_lengths)
-        self._places = tuple(store.locate(chunk.hash) for chunk in manifest.chunks)
+        self._places = tuple(places_of(store, chunk) for chunk in manifest.chunks)
 
     def read(self, index: int) -> bytes:
         """Stored bytes of chunk `index`, checked. Raises StoreError that names the pack."""
         return read_first_sound(self._places[index])
+
+
+def places_of(store: ImageStore, chunk: Chunk) -> tuple[StoredAt, ...]:
+    """Where `chunk` is in the stored form that its manifest states. Raises StoreError when that is nowhere."""
+    places = tuple(place for place in store.locate(chunk.hash) if place.entry.stored_bytes == chunk.stored_bytes)
+    if not places:
+        raise StoreError(f"chunk {chunk.hash.hex()[:16]} is stored in another length than its manifest says")
+    return places
 
 
 def read_first_sound(places: tuple[StoredAt, ...]) -> bytes:
