@@ -88,6 +88,12 @@ class Changes:
                 pass
         return self._version
 
+    async def next(self, seen: int, interval_s: float, silence_s: float) -> int:
+        """For a stream: the version after `seen`, not before `interval_s` and not after `silence_s` have passed."""
+        if not self.stopping:
+            await asyncio.sleep(interval_s)
+        return await self.wait(seen, silence_s - interval_s)
+
     def machine_event(self, machine_id: int) -> asyncio.Event:
         """An event that `call` sets. A second asker of the same machine takes the first one's place."""
         if (old := self._waiting.get(machine_id)) is not None:
@@ -97,6 +103,10 @@ class Changes:
             event.set()
         self._waiting[machine_id] = event
         return event
+
+    def is_waiting(self, machine_id: int) -> bool:
+        """Whether the machine asks for a task at this moment."""
+        return machine_id in self._waiting
 
     def is_replaced(self, machine_id: int, event: asyncio.Event) -> bool:
         """Whether a later asker took this one's place."""

@@ -1,5 +1,6 @@
 """What an administrator asks for: deploy, capture, cancel."""
 
+import contextlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from ipaddress import IPv4Network
 
 import structlog
 
+from imager.errors import ImagerError
 from imager.image.manifest import Manifest
 from imager.wire.messages import After, TaskKind, TaskResult
 from netboot.config import DATA_PORTS, cast_group
@@ -14,7 +16,7 @@ from netboot.deployment.grouping import plan_tasks
 from netboot.deployment.images import Images
 from netboot.deployment.live import Changes
 from netboot.deployment.outcomes import Casts, Clock, Outcomes
-from netboot.deployment.records import NewSession, NewTask, Session, TaskRecord
+from netboot.deployment.records import Machine, NewSession, NewTask, Session, TaskRecord
 from netboot.deployment.states import OPEN_TASK_STATES
 from netboot.errors import ConflictError, UserError
 from netboot.model import TaskState
@@ -104,11 +106,12 @@ class Orders:
             open_tasks = [task for task in tasks if task.state in OPEN_TASK_STATES]
             try:
                 manifest = await self._images.manifest(session.image, session.version)
-            except UserError as error:
+            except (UserError, ImagerError) as error:
                 await self._outcomes.fail_session(session.id, str(error))
                 continue
             log.info("session resumed", session=session.id, image=session.image, machines=len(open_tasks))
-            await self._open(session, manifest, open_tasks)
+            with contextlib.suppress(ImagerError):
+                await self._open(session, manifest, open_tasks)
 
     async def capture(self, machine: str, image: str, source: str, after: After) -> TaskRecord:
         """Give a machine the task to read its disk into the next version of an image."""
@@ -118,6 +121,18 @@ class Orders:
         self._changes.call(found.id)
         self._changes.tell()
         return task
+
+    async def rename(self, machine: str, name: str) -> Machine:
+        """Give a machine another name. Raises UnknownError and ConflictError."""
+        renamed = await self._database.run(self._machines.rename, machine, name)
+        self._changes.tell()
+        return renamed
+
+    async def set_groups(self, machine: str, add: Sequence[str], remove: Sequence[str]) -> Machine:
+        """Put a machine into groups and take it out of others."""
+        changed = await self._database.run(self._machines.set_groups, machine, add, remove)
+        self._changes.tell()
+        return changed
 
     async def cancel_task(self, task_id: int) -> TaskRecord:
         """End a task that is pending or running. Raises ConflictError when it has ended."""

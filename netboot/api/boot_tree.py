@@ -1,0 +1,38 @@
+"""The boot files as TFTP and HTTP ask for them: by path and the peer's address, whose lease tells the MAC."""
+
+from ipaddress import AddressValueError, IPv4Address
+from pathlib import Path
+
+import structlog
+
+from netboot.boot.files import BootFiles, BootRequest, Transport
+from netboot.dhcp.leases import LeaseRepository
+from netboot.model import Ignored
+
+log = structlog.get_logger()
+
+
+class LeasedBootFiles:
+    """Adds what the leases know to the tree of boot files. Stateless: may be called from any thread."""
+
+    def __init__(self, files: BootFiles, leases: LeaseRepository) -> None:
+        self._files = files
+        self._leases = leases
+
+    def open_tftp(self, path: str, peer: str) -> bytes | Path | Ignored:
+        return self._open(path, peer, Transport.TFTP)
+
+    def open_http(self, path: str, peer: str) -> bytes | Path | Ignored:
+        return self._open(path, peer, Transport.HTTP)
+
+    def _open(self, path: str, peer: str, transport: Transport) -> bytes | Path | Ignored:
+        try:
+            address = IPv4Address(peer)
+        except AddressValueError:
+            return Ignored("a peer without an IPv4 address")
+        lease = self._leases.get_by_address(address)
+        answer = self._files.open(path, BootRequest(address, lease.mac if lease else None, transport))
+        if isinstance(answer, Ignored):
+            log.info("boot file refused", path=path, peer=peer, transport=str(transport), reason=answer.reason)
+            return answer
+        return answer.content

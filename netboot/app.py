@@ -1,0 +1,297 @@
+"""`roomcast serve`: builds the appliance's objects, hands them to each other, and runs them until a signal.
+
+The only composition root of `netboot`. What cannot be had (an interface, a port, the data directory) is a ServiceError
+before anything is served.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+
+import structlog
+
+from imager.errors import ImagerError
+from imager.image.keys import load_or_create_signing_key, public_key_bytes
+from imager.image.store import ImageStore
+from netboot.api.admin import build_admin_app
+from netboot.api.agent import build_agent_app
+from netboot.api.boot_tree import LeasedBootFiles
+from netboot.boot.files import BootFiles, BootSettings
+from netboot.boot.grub_images import build_boot_images
+from netboot.boot.render import Renderer
+from netboot.boot.selection import select_boot_file
+from netboot.config import Mode, Settings
+from netboot.deployment.agents import Agents
+from netboot.deployment.captures import Captures
+from netboot.deployment.cast_events import CastEvents
+from netboot.deployment.images import Images
+from netboot.deployment.library import Library
+from netboot.deployment.live import Board, Changes
+from netboot.deployment.next_boot import NextBoots
+from netboot.deployment.orders import Orders
+from netboot.deployment.outcomes import Clock, Outcomes
+from netboot.deployment.overview import Overview
+from netboot.dhcp.leases import Pool
+from netboot.dhcp.proxy import DhcpProxy
+from netboot.dhcp.server import DhcpServer, ServerConfig
+from netboot.errors import ServiceError
+from netboot.model import BootClient, BootFile, Ignored
+from netboot.persistence.database import Database, open_database
+from netboot.persistence.leases import SqlLeases
+from netboot.persistence.machines import MachineRepository
+from netboot.persistence.sessions import SessionRepository
+from netboot.services.cast import CastService
+from netboot.services.dhcp import serve_dhcp
+from netboot.services.http import bind_tcp, bind_unix, serve_http
+from netboot.services.interface import Interface, find_interface
+from netboot.services.tftp import serve_tftp
+from netboot.ui.pages import build_pages_app
+
+log = structlog.get_logger()
+
+Say = Callable[[str], None]
+"""Told a few lines for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Appliance:
+    """The objects of one appliance. Sockets are not theirs."""
+
+    database: Database
+    machines: MachineRepository
+    sessions: SessionRepository
+    leases: SqlLeases
+    images: Images
+    captures: Captures
+    library: Library
+    casts: CastService
+    board: Board
+    changes: Changes
+    outcomes: Outcomes
+    agents: Agents
+    orders: Orders
+    overview: Overview
+    next_boots: NextBoots
+    cast_events: CastEvents
+    public_key: bytes
+    """Signs manifests: 32 raw bytes."""
+
+    async def close(self) -> None:
+        """End what runs beside the event loop."""
+        await self.casts.close_all()
+        await self.captures.close()
+        self.library.close()
+        self.images.close()
+        self.database.close()
+
+
+def build_appliance(settings: Settings, address: IPv4Address, clock: Clock | None = None) -> Appliance:
+    """Open the data directory and build the objects that serve `address`. Raises ServiceError."""
+    clock = clock or Clock(time.time, time.monotonic)
+    database = open_database(settings.database)
+    try:
+        key = load_or_create_signing_key(settings.keys)
+        store = ImageStore(settings.images, key)
+    except ImagerError as error:
+        database.close()
+        raise ServiceError(str(error)) from error
+    machines, sessions = MachineRepository(database), SessionRepository(database)
+    images, captures = Images(store), Captures(store)
+    board, changes = Board(), Changes()
+    casts = CastService(images, str(address), clock.monotonic, settings.silence_s)
+    outcomes = Outcomes(database, sessions, board, changes, casts, captures, clock)
+    return Appliance(
+        database=database,
+        machines=machines,
+        sessions=sessions,
+        leases=SqlLeases(database),
+        images=images,
+        captures=captures,
+        library=Library(store, changes),
+        casts=casts,
+        board=board,
+        changes=changes,
+        outcomes=outcomes,
+        agents=Agents(database, machines, sessions, images, captures, casts, outcomes, board, changes, clock),
+        orders=Orders(
+            database,
+            machines,
+            sessions,
+            images,
+            casts,
+            outcomes,
+            changes,
+            clock,
+            settings.cast_network,
+            settings.data_port_base,
+        ),
+        overview=Overview(database, machines, sessions, images, board, changes, clock),
+        next_boots=NextBoots(machines, sessions),
+        cast_events=CastEvents(database, sessions, board, changes, outcomes, clock),
+        public_key=public_key_bytes(key),
+    )
+
+
+async def serve(settings: Settings, say: Say) -> None:
+    """Serve until SIGINT or SIGTERM. Raises ServiceError when it cannot."""
+    interface = find_interface(settings.interface)
+    with _only_one(settings):
+        boot_images = build_boot_images(settings.boot, interface.address)
+        log.info("boot programs", rebuilt=boot_images.rebuilt, directory=str(settings.boot))
+        appliance = build_appliance(settings, interface.address)
+        try:
+            await _run(settings, interface, appliance, say)
+        finally:
+            await appliance.close()
+
+
+async def _run(settings: Settings, interface: Interface, appliance: Appliance, say: Say) -> None:
+    renderer = Renderer()
+    files = BootFiles(
+        boot_directory=settings.boot,
+        agent_directory=settings.agent,
+        renderer=renderer,
+        settings=BootSettings(interface.address, settings.http_port, appliance.public_key.hex()),
+        next_boot=appliance.next_boots.next_boot,
+    )
+    tree = LeasedBootFiles(files, appliance.leases)
+
+    def choose_boot(client: BootClient) -> BootFile | Ignored:
+        return select_boot_file(client, interface.address, settings.http_port)
+
+    responder: DhcpServer | DhcpProxy
+    if settings.mode is Mode.PROXY:
+        responder = DhcpProxy(interface.address, choose_boot)
+    else:
+        responder = DhcpServer(_server_config(settings, interface), appliance.leases, choose_boot)
+
+    with contextlib.ExitStack() as sockets:
+        network = sockets.enter_context(bind_tcp(str(interface.address), settings.http_port))
+        admin = sockets.enter_context(bind_unix(settings.socket))
+        sockets.callback(settings.socket.unlink, missing_ok=True)
+        pages = None
+        if settings.page_port:
+            pages = sockets.enter_context(bind_tcp(settings.page_address, settings.page_port))
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        dhcp_ready, tftp_ready = asyncio.Event(), asyncio.Event()
+        try:
+            async with asyncio.TaskGroup() as group:
+                running = [
+                    group.create_task(serve_dhcp(interface, responder, ready=dhcp_ready), name="dhcp"),
+                    group.create_task(serve_tftp(interface, tree.open_tftp, ready=tftp_ready), name="tftp"),
+                ]
+                await dhcp_ready.wait()
+                await tftp_ready.wait()
+                await appliance.orders.resume()
+                watch = appliance.outcomes.watch(settings.silence_s, settings.join_within_s)
+                admin_app = build_admin_app(
+                    appliance.overview,
+                    appliance.orders,
+                    appliance.library,
+                    appliance.changes,
+                    renderer,
+                    settings.max_wait_s,
+                )
+                running += [
+                    group.create_task(serve_http(build_agent_app(appliance.agents, tree), network), name="agents"),
+                    group.create_task(serve_http(admin_app, admin), name="admin"),
+                    group.create_task(appliance.casts.run(appliance.cast_events), name="casts"),
+                    group.create_task(watch, name="watch"),
+                ]
+                if pages is not None:
+                    page_app = build_pages_app(appliance.overview, appliance.changes)
+                    running.append(group.create_task(serve_http(page_app, pages), name="pages"))
+                _tell(settings, interface, say)
+                await stop.wait()
+                log.info("shutting down")
+                appliance.changes.stop()
+                for task in running:
+                    task.cancel()
+        except* ServiceError as errors:
+            raise ServiceError(str(errors.exceptions[0])) from errors
+
+
+def _server_config(settings: Settings, interface: Interface) -> ServerConfig:
+    try:
+        first, last = _pool(settings, interface)
+        if settings.router is not None and settings.router not in interface.network:
+            raise ValueError(f"router {settings.router} is not inside {interface.network}")
+        return ServerConfig(
+            server_address=interface.address,
+            pool=Pool(interface.network, first, last),
+            lease_s=settings.lease_s,
+            routers=(settings.router,) if settings.router else (),
+            dns_servers=settings.dns,
+        )
+    except ValueError as error:
+        raise ServiceError(f"{error}: change --pool or --router, or the address of {interface.name}") from error
+
+
+def _pool(settings: Settings, interface: Interface) -> tuple[IPv4Address, IPv4Address]:
+    if settings.pool_start is not None and settings.pool_end is not None:
+        return settings.pool_start, settings.pool_end
+    return default_pool(interface.network)
+
+
+def default_pool(network: IPv4Network) -> tuple[IPv4Address, IPv4Address]:
+    """The upper half of a network, without its broadcast address. ValueError for one that has no room."""
+    if network.prefixlen > 29:
+        raise ValueError(f"{network} has no room for a pool: name one with --pool, or use --mode proxy")
+    return network[network.num_addresses // 2], network[-2]
+
+
+def _tell(settings: Settings, interface: Interface, say: Say) -> None:
+    if settings.mode is Mode.SERVER:
+        first, last = _pool(settings, interface)
+        dhcp = f"DHCP server, addresses {first} to {last}"
+    else:
+        dhcp = "proxyDHCP beside the network's own DHCP server"
+    address = f"{interface.address}/{interface.network.prefixlen}"
+    say(f"[bold]Roomcast[/bold] serves [bold]{interface.name}[/bold] ({address})")
+    say(f"  boot      {dhcp}; TFTP; HTTP port {settings.http_port}")
+    if settings.page_port:
+        say(f"  page      http://{settings.page_address}:{settings.page_port}/")
+    say(f"  commands  by {settings.socket}")
+    say(f"  data      {settings.data}")
+    if not (settings.agent / "vmlinuz").exists():
+        say("  [yellow]no agent yet: machines cannot boot it; run `roomcast agent build`[/yellow]")
+    say("Ctrl-C ends it.")
+
+
+@contextlib.contextmanager
+def _only_one(settings: Settings) -> Iterator[None]:
+    """Held while this appliance serves: one a data directory, one an interface of a network namespace."""
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(settings.data / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ServiceError(f"{settings.data}: {error.strerror}; run it with sudo, or name another --data") from error
+    # An abstract socket belongs to the network namespace and goes with its process, however that ends.
+    guard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        try:
+            guard.bind(f"\0roomcast-serve-{settings.interface}")
+        except OSError as error:
+            raise ServiceError(
+                f"another `roomcast serve` serves {settings.interface} already: stop it, or name another interface"
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ServiceError(
+                f"another `roomcast serve` uses {settings.data} already: stop it, or name another --data"
+            ) from error
+        yield
+    finally:
+        guard.close()
+        os.close(descriptor)

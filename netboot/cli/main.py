@@ -1,0 +1,71 @@
+"""`roomcast`: the command line. Heavy parts are imported by the command that needs them, so that each starts fast."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from imager.errors import ImagerError, ManifestError, SourceError, TargetError, UnknownImage
+from netboot.cli import agent, casting, images, machines, serve, sessions, tasks, templates
+from netboot.errors import NetbootError, UserError
+
+ASKED_WRONG = 2
+"""Exit code: what was asked for cannot be done."""
+FAILED = 1
+"""Exit code: it failed."""
+
+app = typer.Typer(
+    name="roomcast",
+    help="Boots the machines of a room from the network and writes one image to all of them at once.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="First: [bold]roomcast agent build[/bold], [bold]roomcast image capture[/bold], "
+    "[bold]roomcast serve --interface IF[/bold]; then boot the machines and [bold]roomcast deploy[/bold].",
+)
+
+
+@app.callback(invoke_without_command=True)
+def roomcast(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and end.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"roomcast {installed('roomcast')}")
+        raise typer.Exit
+
+
+serve.register(app)
+agent.register(app)
+images.register(app)
+sessions.register(app)
+tasks.register(app)
+machines.register(app)
+templates.register(app)
+casting.register(app)
+
+
+def main() -> None:
+    """Run a command. Our own errors are one line on standard error, without a traceback."""
+    try:
+        app()
+    except (UserError, SourceError, TargetError, UnknownImage, ManifestError) as error:
+        _tell(error)
+        sys.exit(ASKED_WRONG)
+    except (NetbootError, ImagerError) as error:
+        _tell(error)
+        sys.exit(FAILED)
+    except BrokenPipeError:
+        sys.exit(FAILED)
+
+
+def _tell(error: Exception) -> None:
+    line = " ".join(str(error).split())
+    print(f"roomcast: {line}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""[S] The running casts: one sender process a session, its receivers admitted as they become ready.
+
+Takes no protocol decision: the sender process has the protocol, `may_begin` says when the first pass starts.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from imager.errors import ImagerError
+from imager.image.manifest import Manifest
+from imager.image.plan import build_bitmap, count_lacking
+from imager.image.store import StoredImage
+from imager.multicast.events import (
+    ReceiverDone,
+    ReceiverFailed,
+    ReceiverJoined,
+    ReceiverProgress,
+    SenderEvent,
+    SenderStatistics,
+    SessionEnded,
+)
+from imager.transport.caster import CastProcess, SenderAddress, SenderOptions
+from imager.wire.messages import CastAddress
+from netboot.deployment.grouping import Attendance, may_begin
+from netboot.deployment.images import Images
+from netboot.deployment.records import Session
+from netboot.errors import ConflictError
+
+TICK_S = 0.5
+"""How often a session is looked at when its sender says nothing."""
+
+_COUNTERS = ("elapsed_s", "first_pass_s", "source_packets", "resent_packets", "repair_packets", "sent_bytes", "nacks")
+
+log = structlog.get_logger()
+
+
+class CastListener(Protocol):
+    """Hears what happens in the casts."""
+
+    async def began(self, session_id: int) -> None:
+        """The first pass has started."""
+
+    async def told(self, session_id: int, receiver: int, text: str) -> None:
+        """Something worth keeping happened to a receiver."""
+
+    async def counted(self, session_id: int, receiver: int, lost_packets: int) -> None:
+        """What a receiver reported to have lost."""
+
+    async def broke(self, session_id: int, receivers: Sequence[int], reason: str) -> None:
+        """Sending broke off; these receivers will not get the rest."""
+
+
+@dataclass
+class _Cast:
+    session: Session
+    source: StoredImage
+    expected: set[int]
+    started_s: float
+    process: CastProcess | None = None
+    control_port: int = 0
+    ready: set[int] = field(default_factory=set)
+    gone: set[int] = field(default_factory=set)
+    """Ended without being ready."""
+    receiving: set[int] = field(default_factory=set)
+    """Admitted and not done."""
+    first_ready_s: float | None = None
+    begun: bool = False
+    totals: dict[str, float] = field(default_factory=dict)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class CastService:
+    """Holds the sender processes. `run` must be running while sessions are open; `close_all` ends them."""
+
+    def __init__(self, images: Images, interface_address: str, clock: Callable[[], float], silence_s: float) -> None:
+        self._images = images
+        self._address = interface_address
+        self._clock = clock
+        self._silence_s = silence_s
+        self._casts: dict[int, _Cast] = {}
+        self._wake = asyncio.Event()
+
+    async def open(self, session: Session, manifest: Manifest, receivers: list[int]) -> None:
+        """Start the sender of a session; it waits for its receivers. Raises CastError and StoreError."""
+        cast = _Cast(session, await self._images.chunks(manifest), set(receivers), self._clock())
+        await self._start(cast)
+        self._casts[session.id] = cast
+
+    def address(self, session: Session, receiver: int) -> CastAddress:
+        """Where a receiver listens and talks to."""
+        cast = self._casts.get(session.id)
+        if cast is None:
+            raise ConflictError(f"session {session.id} is not open")
+        return CastAddress(
+            session=session.number,
+            receiver=receiver,
+            group=session.group,
+            data_port=session.data_port,
+            sender=self._address,
+            control_port=cast.control_port,
+        )
+
+    async def ready(self, session_id: int, receiver: int, wanted: bytes) -> None:
+        """Admit a receiver that lacks the chunks whose bit is set; one that lacks none needs no sender."""
+        cast = self._casts.get(session_id)
+        if cast is None:
+            raise ConflictError(f"session {session_id} is not open")
+        async with cast.lock:
+            cast.ready.add(receiver)
+            cast.gone.discard(receiver)
+            if cast.first_ready_s is None:
+                cast.first_ready_s = self._clock()
+            if count_lacking(wanted):
+                if cast.process is None:
+                    await self._start(cast)
+                assert cast.process is not None
+                cast.process.admit(receiver, wanted)
+                cast.receiving.add(receiver)
+                if cast.begun:
+                    cast.process.begin()
+        self._wake.set()
+
+    async def leave(self, session_id: int, receiver: int, reason: str) -> None:
+        """Nobody waits for this receiver any more."""
+        cast = self._casts.get(session_id)
+        if cast is None:
+            return
+        async with cast.lock:
+            if receiver not in cast.ready:
+                cast.gone.add(receiver)
+            if receiver in cast.receiving and cast.process is not None:
+                cast.process.remove(receiver, reason)
+            cast.receiving.discard(receiver)
+        self._wake.set()
+
+    async def close(self, session_id: int) -> dict[str, float]:
+        """End the sender; what it counted in all."""
+        cast = self._casts.pop(session_id, None)
+        if cast is None:
+            return {}
+        async with cast.lock:
+            await self._stop(cast)
+        return cast.totals
+
+    async def close_all(self) -> None:
+        for session_id in list(self._casts):
+            await self.close(session_id)
+
+    async def run(self, listener: CastListener) -> None:
+        """Tell the listener what happens, for ever. One session's failure is that session's alone."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._wake.wait()
+            self._wake.clear()
+            for session_id, cast in list(self._casts.items()):
+                try:
+                    await self._look(session_id, cast, listener)
+                except Exception as error:
+                    log.exception("cast failed", session=session_id)
+                    await listener.broke(session_id, sorted(cast.expected), f"the appliance failed: {error}")
+
+    async def _look(self, session_id: int, cast: _Cast, listener: CastListener) -> None:
+        async with cast.lock:
+            events: Iterable[SenderEvent] = cast.process.events() if cast.process else ()
+            began = not cast.begun and self._may_begin(cast)
+            if began:
+                cast.begun = True
+                if cast.process is not None and cast.receiving:
+                    cast.process.begin()
+        if began:
+            log.info("session begins", session=session_id, ready=len(cast.ready), expected=len(cast.expected))
+            await listener.began(session_id)
+        for event in events:
+            await self._hear(session_id, cast, event, listener)
+
+    async def _hear(self, session_id: int, cast: _Cast, event: SenderEvent, listener: CastListener) -> None:
+        match event:
+            case ReceiverJoined(receiver, address):
+                await listener.told(session_id, receiver, f"receives the cast at {address}")
+            case ReceiverProgress():
+                await listener.counted(session_id, event.receiver, event.lost_packets)
+            case ReceiverDone(receiver):
+                cast.receiving.discard(receiver)
+                await listener.told(session_id, receiver, "has every chunk")
+            case ReceiverFailed(receiver, reason):
+                # Its agent tells the same, or is silent and fails by the watch, or comes back and is admitted anew.
+                cast.receiving.discard(receiver)
+                await listener.told(session_id, receiver, f"left the cast: {reason}")
+            case SessionEnded(statistics, error):
+                async with cast.lock:
+                    await self._stop(cast)
+                    _add(cast.totals, statistics)
+                    lost, cast.receiving = sorted(cast.receiving), set()
+                log.info("sender ended", session=session_id, error=error, sent_bytes=statistics.sent_bytes)
+                if error:
+                    await listener.broke(session_id, lost, f"sending broke off: {error}")
+
+    def _may_begin(self, cast: _Cast) -> bool:
+        since = 0.0 if cast.first_ready_s is None else self._clock() - cast.first_ready_s
+        attendance = Attendance(len(cast.expected), len(cast.ready), len(cast.gone), since)
+        return may_begin(attendance, cast.session.min_receivers, cast.session.max_wait_s)
+
+    async def _start(self, cast: _Cast) -> None:
+        """A new sender process; a later one of the same session answers at the port that its machines were told."""
+        session = cast.session
+        process = CastProcess(
+            cast.source,
+            SenderAddress(session.number, session.group, session.data_port, self._address, cast.control_port),
+            SenderOptions(max_bitrate_bps=session.max_bitrate_bps, silence_timeout_s=self._silence_s),
+            sorted(cast.expected),
+            build_bitmap((), len(cast.source.stored_lengths)),
+        )
+        try:
+            await asyncio.to_thread(process.start)
+        except ImagerError:
+            await asyncio.to_thread(process.stop)
+            raise
+        cast.process, cast.control_port = process, process.control_port
+        asyncio.get_running_loop().add_reader(process.fileno(), self._wake.set)
+
+    async def _stop(self, cast: _Cast) -> None:
+        process, cast.process = cast.process, None
+        if process is None:
+            return
+        asyncio.get_running_loop().remove_reader(process.fileno())
+        for event in process.events():
+            if isinstance(event, SessionEnded):
+                _add(cast.totals, event.statistics)
+        await asyncio.to_thread(process.stop)
+
+
+def _add(totals: dict[str, float], statistics: SenderStatistics) -> None:
+    for name in _COUNTERS:
+        totals[name] = totals.get(name, 0) + float(getattr(statistics, name))
+    totals["rejected"] = totals.get("rejected", 0) + sum(statistics.rejected.values())
