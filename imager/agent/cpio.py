@@ -39,7 +39,7 @@ class ArchiveWriter:
             name = f"{prefix}{entry.name}"
             mode = stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode)
             if entry.is_symlink():
-                self.link(name, os.readlink(entry.path))
+                self.link(name, str(Path(entry.path).readlink()))
             elif entry.is_dir():
                 self.directory(name, mode)
                 self.tree(Path(entry.path), f"{name}/")

@@ -1,0 +1,179 @@
+"""Gives a Linux disk its identity: finds the root file system, mounts it, makes the planned changes, unmounts.
+
+Never follows a link of the image out of it: files are replaced, and a directory that is a link is left alone.
+"""
+
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from imager.customise.identity import (
+    KEY_TYPES,
+    READ_FILES,
+    Change,
+    MakeHostKeys,
+    RootFacts,
+    WriteFile,
+    build_mark,
+    plan_identity,
+)
+from imager.disk.devices import inspect
+from imager.disk.partitions import read_layout
+from imager.errors import TargetError
+from imager.programs import run
+from imager.wire.messages import Identity
+
+ROOT_FILESYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs")
+_LARGEST_TEXT_BYTES = 1 << 20
+
+Say = Callable[[str], None]
+
+
+def customise_disk(disk: Path, identity: Identity, say: Say) -> bool:
+    """Give the Linux on `disk` its identity. False when no partition holds one: another system's disk is left alone.
+
+    Raises TargetError for a hostname that is none, ToolError when a root file system that is there cannot be
+    mounted or its keys cannot be made.
+    """
+    for node, filesystem in volumes_of(disk):
+        with mounted(node, filesystem) as root:
+            if not is_linux_root(root):
+                continue
+            say(f"{node}: {filesystem}, {_pretty_name(root)}")
+            for line in customise_root(root, identity):
+                say(line)
+            return True
+    say("no Linux root file system on the disk: its identity stays as it is")
+    return False
+
+
+def customise_root(root: Path, identity: Identity) -> list[str]:
+    """Make the changes below `root`; a line for each. A second run makes none."""
+    changes = plan_identity(read_facts(root), identity, secrets.token_hex(16))
+    for change in changes:
+        apply_change(root, change, identity.hostname)
+    mark = build_mark(read_facts(root))
+    if mark is not None:
+        apply_change(root, mark, identity.hostname)
+    return [_describe(change) for change in changes] or ["identity: nothing to change"]
+
+
+def volumes_of(disk: Path) -> list[tuple[Path, str]]:
+    """The volumes of `disk` that may hold a Linux root, each with its file system's name."""
+    layout = read_layout(disk, inspect(disk).size_bytes)
+    if not layout.partitions:
+        return [(disk, layout.filesystem)] if layout.filesystem in ROOT_FILESYSTEMS else []
+    return [
+        (partition_node(disk, part.number), part.filesystem)
+        for part in layout.partitions
+        if part.filesystem in ROOT_FILESYSTEMS
+    ]
+
+
+def partition_node(disk: Path, number: int) -> Path:
+    """The kernel's name of a partition: sda1, nvme0n1p1."""
+    return Path(f"{disk}{'p' if disk.name[-1:].isdigit() else ''}{number}")
+
+
+@contextmanager
+def mounted(node: Path, filesystem: str) -> Iterator[Path]:
+    """`node` mounted for writing, nothing on it runnable. Flushed and unmounted at the end."""
+    with tempfile.TemporaryDirectory(prefix="roomcast-root-") as directory:
+        run(["mount", "-t", filesystem, "-o", "nosuid,nodev,noexec,noatime", node, directory])
+        try:
+            yield Path(directory)
+        finally:
+            run(["umount", directory])
+
+
+def is_linux_root(root: Path) -> bool:
+    """os-release(5) is there; the name in etc is usually a link."""
+    return any(os.path.lexists(root / name) for name in ("etc/os-release", "usr/lib/os-release"))
+
+
+def read_facts(root: Path) -> RootFacts:
+    """What plan_identity wants to know of the tree below `root`."""
+    files = {name: text for name in READ_FILES if (text := _read_inside(root, name)) is not None}
+    ssh = root / "etc/ssh"
+    has_ssh = _is_plain_directory(root, "etc/ssh")
+    types = [kind for kind in KEY_TYPES if has_ssh and (ssh / f"ssh_host_{kind}_key").is_file()]
+    public = [_read_inside(root, f"etc/ssh/ssh_host_{kind}_key.pub") or "" for kind in types]
+    return RootFacts(files, has_ssh, has_ssh and (ssh / "sshd_config").is_file(), tuple(types), "".join(public))
+
+
+def apply_change(root: Path, change: Change, hostname: str) -> None:
+    """Make one change. A file is replaced whole, or stays as it was."""
+    match change:
+        case WriteFile(path=path, text=text, mode=mode):
+            parent = str(Path(path).parent)
+            if not _is_plain_directory(root, parent):
+                _make_directory(root, parent)
+            temporary = root / f"{path}.roomcast-new"
+            temporary.unlink(missing_ok=True)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+            with open(descriptor, "w") as file:
+                os.fchmod(descriptor, mode)
+                file.write(text)
+                file.flush()
+                os.fsync(descriptor)
+            temporary.replace(root / path)
+        case MakeHostKeys(types=types):
+            ssh = root / "etc/ssh"
+            for old in ssh.glob("ssh_host_*_key*"):
+                old.unlink()
+            comment = f"root@{hostname}" if hostname else "root@localhost"
+            for kind in types:
+                key = ssh / f"ssh_host_{kind}_key"
+                run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", comment, "-f", key], timeout_s=600)
+                for made, mode in ((key, 0o600), (key.with_name(f"{key.name}.pub"), 0o644)):
+                    made.chmod(mode)
+                    os.chown(made, 0, 0)
+
+
+def _make_directory(root: Path, name: str) -> None:
+    path = root
+    for part in Path(name).parts:
+        path = path / part
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise TargetError(f"/{path.relative_to(root)} of the image is not a directory: the identity is not written")
+        path.mkdir(exist_ok=True)
+
+
+def _is_plain_directory(root: Path, name: str) -> bool:
+    """A directory that is reached without a link."""
+    path = root
+    for part in Path(name).parts:
+        path = path / part
+        if path.is_symlink() or not path.is_dir():
+            return False
+    return True
+
+
+def _read_inside(root: Path, name: str) -> str | None:
+    """Text of a regular file that is reached without a link; None when there is none."""
+    if not _is_plain_directory(root, str(Path(name).parent)):
+        return None
+    try:
+        descriptor = os.open(root / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with open(descriptor, "rb") as file:
+        return file.read(_LARGEST_TEXT_BYTES).decode(errors="replace")
+
+
+def _pretty_name(root: Path) -> str:
+    text = _read_inside(root, "usr/lib/os-release") or _read_inside(root, "etc/os-release") or ""
+    match = re.search(r'^PRETTY_NAME="?([^"\n]*)', text, re.M)
+    return match[1] if match else "Linux"
+
+
+def _describe(change: Change) -> str:
+    match change:
+        case WriteFile(path=path, text=text):
+            return f"/{path}: {text.strip()}" if text.count("\n") == 1 else f"/{path}: written"
+        case MakeHostKeys(types=types):
+            return f"/etc/ssh: new host keys ({', '.join(types)})"
