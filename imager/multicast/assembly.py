@@ -1,0 +1,190 @@
+"""Where received symbols go: chunks under assembly in slots of a fixed memory. Pure.
+
+A chunk takes a free slot with its first symbol and keeps it until the shell has released it. Symbols are placed by run,
+not one by one. A block that has as many symbols as it is long, source or repair, is whole; a chunk of whole blocks is
+handed out. Without a free slot symbols are dropped: they are asked for later.
+"""
+
+import numpy as np
+
+from imager.multicast.erasure import REPAIR_ROWS, ErasureCode
+from imager.multicast.events import ChunkAssembled
+from imager.multicast.layout import BoolArray, CastLayout, IntArray
+from imager.wire.packets import SYMBOL_BYTES, ByteArray
+
+UNWANTED, LACKING, OPEN, HANDED_OUT, HELD = range(5)
+"""States of a chunk: of no interest; wanted, without a slot; in a slot; whole, with the shell; released as good."""
+
+
+class Assembly:
+    """The chunks of one receiver."""
+
+    def __init__(self, layout: CastLayout, wanted: BoolArray, memory: ByteArray, code: ErasureCode) -> None:
+        """`memory`: shape (slots, slot bytes), a slot at least the padded longest chunk; the assembly's from now on."""
+        slots = len(memory)
+        symbols = memory.shape[1] // SYMBOL_BYTES
+        assert slots and symbols >= layout.max_chunk_symbols
+        self._layout = layout
+        self._code = code
+        self._memory = memory[:, : symbols * SYMBOL_BYTES].reshape(slots, symbols, SYMBOL_BYTES)
+        self._seen = np.zeros((slots, symbols), np.bool_)
+        self._free = list(range(slots))
+        self._slot = [-1] * layout.chunk_count
+        self.state = np.where(wanted, LACKING, UNWANTED).astype(np.int8)
+        """Shape (chunk_count,)."""
+        whole = np.where(wanted[layout.block_chunk], layout.block_symbols, 0)
+        self.lacking = whole.astype(np.int32)
+        """Source symbols that a block still lacks; shape (block_count,)."""
+        self.in_hand = np.zeros(layout.block_count, np.int32)
+        """Repair symbols of a block that wait for more."""
+        self.next_row = np.zeros(layout.block_count, np.int32)
+        """1 + the highest repair row of a block that was seen."""
+        self.open_blocks = np.zeros(layout.block_count, np.bool_)
+        """Blocks of chunks in a slot."""
+        self._repair: dict[int, dict[int, bytes]] = {}
+        self._current = (0, 0, 0)  # chunk, its first symbol, the symbol after it
+        self._assembled: list[ChunkAssembled] = []
+        self.held_count = 0
+        self.to_hold_count = int(np.count_nonzero(wanted))
+        self.dropped = 0
+        """Symbols that found no free slot."""
+        self.duplicates = 0
+
+    @property
+    def free_slots(self) -> int:
+        return len(self._free)
+
+    def place_source(self, first: int, payload: ByteArray) -> None:
+        """Consecutive source symbols from number `first`, all below symbol_count; payload of shape (n,
+        SYMBOL_BYTES).
+        """
+        while len(payload):
+            chunk, start, end = self._current
+            if not start <= first < end:
+                chunk = self._layout.chunk_of(first)
+                start, end = self._layout.chunk_first_symbol[chunk : chunk + 2].tolist()
+                self._current = (chunk, start, end)
+            count = min(len(payload), end - first)
+            self._place_in_chunk(chunk, first - start, first, payload[:count])
+            payload = payload[count:]
+            first += count
+
+    def _place_in_chunk(self, chunk: int, at: int, first: int, payload: ByteArray) -> None:
+        slot = self._slot_of(chunk, len(payload))
+        if slot < 0:
+            return
+        seen = self._seen[slot, at : at + len(payload)]
+        if not seen.any():
+            self._memory[slot, at : at + len(payload)] = payload
+            seen[:] = True
+            self._count_run(chunk, first, len(payload))
+            return
+        new = np.flatnonzero(~seen)
+        self.duplicates += len(payload) - len(new)
+        if len(new):
+            self._memory[slot, at + new] = payload[new]
+            seen[new] = True
+            blocks = np.searchsorted(self._layout.block_first_symbol, first + new, "right") - 1
+            for block, count in zip(*(part.tolist() for part in np.unique(blocks, return_counts=True)), strict=True):
+                self._count(chunk, block, count)
+
+    def _count_run(self, chunk: int, first: int, count: int) -> None:
+        """Note `count` new symbols of a chunk from number `first`, block by block."""
+        layout = self._layout
+        block = layout.block_of(first)
+        end = first + count
+        while first < end:
+            stop = min(end, int(layout.block_first_symbol[block + 1]))
+            self._count(chunk, block, stop - first)
+            first = stop
+            block += 1
+
+    def _count(self, chunk: int, block: int, count: int) -> None:
+        """Note `count` new symbols of a block, all of which are marked as seen."""
+        lacking = int(self.lacking[block]) - count
+        self.lacking[block] = lacking
+        if lacking <= self.in_hand[block]:
+            self._complete(chunk, block)
+
+    def place_repair(self, block: int, row: int, payload: ByteArray) -> bool:
+        """One repair symbol, copied. False when no such block or row exists."""
+        if block >= self._layout.block_count or row >= REPAIR_ROWS:
+            return False
+        self.next_row[block] = max(int(self.next_row[block]), row + 1)
+        chunk = int(self._layout.block_chunk[block])
+        if self._slot_of(chunk, 1) < 0:
+            return True
+        rows = self._repair.setdefault(block, {})
+        if not self.lacking[block] or row in rows:
+            self.duplicates += 1
+            return True
+        rows[row] = payload.tobytes()
+        self.in_hand[block] = len(rows)
+        if self.lacking[block] <= len(rows):
+            self._complete(chunk, block)
+        return True
+
+    def _slot_of(self, chunk: int, symbols: int) -> int:
+        """The slot of a chunk under assembly, taken now if it has none; -1 when these symbols are of no use."""
+        slot = self._slot[chunk]
+        if slot >= 0 and self.state[chunk] == OPEN:
+            return slot
+        if self.state[chunk] != LACKING:
+            self.duplicates += symbols
+            return -1
+        if not self._free:
+            self.dropped += symbols
+            return -1
+        slot = self._free.pop()  # the one freed last: it may still be in the processor's cache
+        self._slot[chunk] = slot
+        self._seen[slot] = False
+        self.state[chunk] = OPEN
+        first, end = self._layout.chunk_first_block[chunk : chunk + 2]
+        self.open_blocks[first:end] = True
+        return slot
+
+    def _complete(self, chunk: int, block: int) -> None:
+        """A block has all it needs: decode what is missing, and hand the chunk out if it was the last."""
+        layout = self._layout
+        rows = self._repair.pop(block, None)
+        lacking = int(self.lacking[block])
+        if lacking:
+            assert rows is not None
+            start = int(layout.block_first_symbol[block] - layout.chunk_first_symbol[chunk])
+            end = start + int(layout.block_symbols[block])
+            slot = self._slot[chunk]
+            missing = np.flatnonzero(~self._seen[slot, start:end])
+            used = np.array(sorted(rows)[:lacking])
+            repair = np.frombuffer(b"".join(rows[row] for row in used.tolist()), np.uint8)
+            self._code.decode(self._memory[slot, start:end], missing, used, repair.reshape(lacking, SYMBOL_BYTES))
+            self._seen[slot, start:end] = True
+        self.lacking[block] = 0
+        self.in_hand[block] = 0
+        self.open_blocks[block] = False
+        first, end = layout.chunk_first_block[chunk : chunk + 2].tolist()
+        if not self.lacking[first:end].any():
+            self.state[chunk] = HANDED_OUT
+            self._assembled.append(ChunkAssembled(chunk, self._slot[chunk], int(layout.stored_lengths[chunk])))
+
+    def assembled(self) -> list[ChunkAssembled]:
+        """Chunks that became whole since the last call."""
+        assembled, self._assembled = self._assembled, []
+        return assembled
+
+    def release(self, chunk: int, ok: bool) -> None:
+        """The shell has done with a chunk that was handed out; ok False: its bytes were wrong, all of it is lacking."""
+        if not 0 <= chunk < self._layout.chunk_count or self.state[chunk] != HANDED_OUT:
+            raise ValueError(f"chunk {chunk} is not handed out")
+        self._free.append(self._slot[chunk])
+        self._slot[chunk] = -1
+        if ok:
+            self.state[chunk] = HELD
+            self.held_count += 1
+            return
+        self.state[chunk] = LACKING
+        blocks = slice(*self._layout.chunk_first_block[chunk : chunk + 2].tolist())
+        self.lacking[blocks] = self._layout.block_symbols[blocks]
+
+    def lacking_chunks(self, limit: int) -> IntArray:
+        """The first `limit` wanted chunks that have no slot."""
+        return np.flatnonzero(self.state == LACKING)[:limit]

@@ -1,0 +1,136 @@
+"""When the sender may send, and how fast. Pure: the clock is passed in, in seconds.
+
+Rates are bits of Ethernet frames a second, as an operator's limit and a link's speed are.
+"""
+
+from imager.multicast.sequence import distance, extend
+from imager.wire.packets import PACKET_BYTES, Report
+
+FRAME_BYTES = PACKET_BYTES + 8 + 20 + 14
+"""A packet with its UDP, IPv4 and Ethernet headers."""
+MAX_BURST = 44
+"""Packets of one send: 64,064 bytes, what one UDP datagram's length field and the kernel's segmentation allow."""
+_BURST_S = 0.001
+"""A burst holds at most what the rate gives in this time."""
+_MAX_DEBT_S = 0.005
+"""How much of the time that was missed (another process ran) is made up for."""
+
+
+class Pacer:
+    """Spaces bursts so that a rate holds."""
+
+    def __init__(self) -> None:
+        self._due = 0.0
+
+    def due(self) -> float:
+        """When the next burst may leave."""
+        return self._due
+
+    def sent(self, packets: int, rate_bps: float, now: float) -> None:
+        """A burst left; rate 0 means no limit."""
+        if rate_bps > 0:
+            self._due = max(self._due, now - _MAX_DEBT_S) + packets * FRAME_BYTES * 8 / rate_bps
+        else:
+            self._due = now
+
+
+def burst_packets(rate_bps: float) -> int:
+    """How many packets may leave at once: small buffers on the way hold little of a fast sender's burst."""
+    if rate_bps <= 0:
+        return MAX_BURST
+    return min(MAX_BURST, max(1, int(rate_bps * _BURST_S / (FRAME_BYTES * 8))))
+
+
+class RateControl:
+    """Finds a rate that the receivers take, below the operator's limit.
+
+    Loss that repair mends cheaply is no reason to slow down. A receiver that loses more than MAX_LOSS of what is sent
+    is overrun, and the rate falls to what it takes in; if that does not make its loss smaller, then the loss is not
+    of the rate's making and is borne. A receiver that says nothing does not count.
+    """
+
+    MAX_LOSS = 0.12
+    """Share of packets lost or dropped that a receiver may report before the rate falls."""
+    START_BPS = 1e9
+    FLOOR_BPS = 2e6
+    UNLIMITED_BPS = 2e10
+    """Above this the pacer would only cost time."""
+    DOUBLE_S = 0.03
+    """The rate doubles in this time until the first cut."""
+    GROW_S = 0.05
+    GROWTH = 1.05
+    """After a cut the rate grows by this in GROW_S."""
+    MIN_PACKETS = 64
+    """A report over fewer packets says too little."""
+    STALE_S = 3.0
+    """A report over a longer time is of a receiver that was away: it says nothing about the rate now."""
+
+    def __init__(self, max_bitrate_bps: float) -> None:
+        self._limit = float(max_bitrate_bps)
+        self._rate = min(self.START_BPS, self._limit or self.START_BPS)
+        self._seen: dict[int, tuple[Report, float]] = {}
+        self._grown_at: float | None = None
+        self._cut_at: int | None = None  # sequence number
+        self._borne = self.MAX_LOSS
+        self._episode: tuple[float, float] | None = None  # rate and loss at the first of a row of cuts
+
+    @property
+    def rate_bps(self) -> float:
+        """The present rate; 0: not limited."""
+        if self._limit:
+            return min(self._rate, self._limit)
+        return 0 if self._rate >= self.UNLIMITED_BPS else self._rate
+
+    def grow(self, now: float) -> None:
+        """A burst is sent: while there is something to send, the rate grows."""
+        if self._grown_at is None:
+            self._grown_at = now
+        step, factor = (self.DOUBLE_S, 2.0) if self._cut_at is None else (self.GROW_S, self.GROWTH)
+        if now - self._grown_at >= step:
+            self._grown_at = now
+            self._rate = min(self._rate * factor, self._limit or self.UNLIMITED_BPS)
+
+    def forget(self, receiver: int) -> None:
+        """A receiver is done or failed."""
+        self._seen.pop(receiver, None)
+
+    def report(self, receiver: int, report: Report, sequence: int, now: float) -> float | None:
+        """A receiver's counters arrived while `sequence` is the next to send; returns the rate in bit/s that it took in
+        since the report before, None when that cannot be told.
+        """
+        before = self._seen.get(receiver)
+        if before is None:
+            self._seen[receiver] = (report, now)
+            return None
+        old, since = before
+        received = distance(old.received, report.received)
+        lost = max(0, distance(old.lost, report.lost))
+        dropped = max(0, distance(old.dropped, report.dropped))
+        offered = received + lost
+        if now - since > self.STALE_S or received < 0:
+            self._seen[receiver] = (report, now)
+            return None
+        if offered < self.MIN_PACKETS or now - since < 0.01:
+            return None
+        self._seen[receiver] = (report, now)
+        bits_a_second = FRAME_BYTES * 8 / (now - since)
+        taken_bps = (received - dropped) * bits_a_second
+        # what was sent before the last cut says nothing about the rate since, however late it is seen (full buffers)
+        if self._cut_at is None or extend(sequence, old.heard) >= self._cut_at:
+            self._judge((lost + dropped) / offered, offered * bits_a_second, taken_bps, sequence, now)
+        return taken_bps
+
+    def _judge(self, loss: float, offered_bps: float, taken_bps: float, sequence: int, now: float) -> None:
+        if loss <= self._borne:
+            self._episode = None
+            return
+        sent_bps = min(self._rate, offered_bps)
+        if self._episode is None:
+            self._episode = (sent_bps, loss)
+        elif self._rate <= self._episode[0] / 2 and loss > self._episode[1] * 0.7:
+            self._borne = min(0.9, loss * 1.25)
+            self._episode = None
+            return
+        self._cut_at = sequence
+        self._grown_at = now
+        self._rate = max(self.FLOOR_BPS, sent_bps * 0.2, min(sent_bps * 0.9, taken_bps * 0.95))

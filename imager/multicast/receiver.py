@@ -1,0 +1,417 @@
+"""The receiving side of a cast: what is taken, what is asked for and when, and when it is lost. Pure.
+
+Data comes in batches of packets as the kernel joined them, everything else one datagram a call. A receiver asks for
+what open chunks lack as soon as the sender has passed their blocks, and for whole chunks when the first pass is over
+and there is memory for them: this is how losses, a late start, an overrun and a wrong hash are all mended.
+"""
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from imager.errors import PacketError
+from imager.multicast.assembly import Assembly
+from imager.multicast.erasure import ErasureCode
+from imager.multicast.events import Accepted, DoneAcknowledged, ReceiverEvent, ReceiveStatistics, SessionLost
+from imager.multicast.layout import BoolArray, CastLayout, IntArray
+from imager.multicast.sequence import extend
+from imager.wire.packets import (
+    HEADER_BYTES,
+    MAX_NACK_RECORDS,
+    NACK_RECORD,
+    PACKET_BYTES,
+    Answer,
+    Beacon,
+    ByteArray,
+    Control,
+    Done,
+    Join,
+    Kind,
+    Leave,
+    Nack,
+    Phase,
+    Reject,
+    Report,
+    Status,
+    build_control,
+    first_byte_pair,
+    parse_ack,
+    parse_beacon,
+)
+
+_JOIN_S = 0.1
+"""JOIN is repeated after this, then after longer, up to _JOIN_MAX_S, until it is answered."""
+_JOIN_MAX_S = 1.0
+_STATUS_S = 0.5
+_DONE_S = 0.02
+"""DONE is repeated after this, doubling, DONE_TIMES in all."""
+_DONE_TIMES = 8
+_RETRY_S = 0.05
+"""What was asked for is asked for again after this, doubling with every try up to 16 times."""
+_MAX_NACKS = 8
+"""NACK datagrams in one go."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverSettings:
+    session: int
+    receiver: int
+    sender_timeout_s: float = 60
+    """The session is lost when nothing of it arrived for so long."""
+
+
+class ReceiverSession:
+    """One receiving. Feed it packets and time; take datagrams and events; release every chunk it hands out."""
+
+    def __init__(
+        self,
+        layout: CastLayout,
+        settings: ReceiverSettings,
+        wanted: BoolArray,
+        memory: ByteArray,
+        code: ErasureCode,
+        now: float,
+    ) -> None:
+        """`memory`: shape (slots, slot bytes), see Assembly."""
+        self._layout = layout
+        self._settings = settings
+        self._assembly = Assembly(layout, wanted, memory, code)
+        self._events: list[ReceiverEvent] = []
+        self._rejected: Counter[str] = Counter()
+        self._source_head = _head(Kind.SOURCE, settings.session)
+        self._repair_head = _head(Kind.REPAIR, settings.session)
+        self._phase = Phase.WAITING
+        self._frontier = 0  # blocks below were sent once
+        self._highest = -1  # source symbol number
+        self._heard = -1  # highest sequence number, not wrapped
+        self._heard_first = 0
+        self._started = False  # a SOURCE, REPAIR or beacon gave a sequence number
+        self._received = 0
+        self._repairs = 0
+        self._nacks = 0
+        self._asked_at = np.full(layout.block_count, -1e9)
+        self._tries = np.zeros(layout.block_count, np.int32)
+        self._nack_interval_s = 0.01
+        self._nack_at = now
+        self._join_at: float | None = now
+        self._join_wait = _JOIN_S
+        self._status_at = now + _STATUS_S
+        self._done_at: float | None = None
+        self._done_left = 0
+        self._leave: str | None = None
+        self._sender_at = now
+        self._group_heard = False
+        self._answered = False
+        self.closed = False
+        """Nothing more will come out of this session."""
+
+    # what arrives
+
+    def receive_datagrams(self, packets: ByteArray, now: float) -> None:
+        """Packets of the group, shape (n, PACKET_BYTES); they are copied where needed. What is not of this session is
+        counted and dropped.
+        """
+        if self.closed or not len(packets):
+            return
+        heads = packets[:, :8].view(np.uint64)[:, 0]
+        numbers = packets[:, 8:12].view(">u4")[:, 0].astype(np.int64)
+        source = heads == self._source_head
+        if source.all():
+            self._take_source(numbers, None, packets, now)
+        else:
+            self._take_mixed(source, heads, numbers, packets, now)
+
+    def _take_mixed(
+        self,
+        source: BoolArray,
+        heads: np.ndarray[tuple[int], np.dtype[np.uint64]],
+        numbers: IntArray,
+        packets: ByteArray,
+        now: float,
+    ) -> None:
+        index = np.flatnonzero(source)
+        if len(index):
+            self._take_source(numbers[index], index, packets, now)
+        repair = (heads & _NO_ROW) == self._repair_head
+        for at in np.flatnonzero(repair).tolist():
+            row = int(packets[at, 2]) << 8 | int(packets[at, 3])
+            if self._assembly.place_repair(int(numbers[at]), row, packets[at, HEADER_BYTES:]):
+                self._note_data(_sequence(packets, at), 1, now)
+                self._repairs += 1
+            else:
+                self._rejected[Reject.OUT_OF_RANGE] += 1
+        for at in np.flatnonzero(~source & ~repair).tolist():
+            self._take_other(packets[at].tobytes(), now)
+
+    def _take_source(self, numbers: IntArray, index: IntArray | None, packets: ByteArray, now: float) -> None:
+        """Source packets: all of `packets`, or those at `index`; `numbers` are theirs."""
+        highest = int(numbers.max())
+        if highest >= self._layout.symbol_count:
+            good = numbers < self._layout.symbol_count
+            self._rejected[Reject.OUT_OF_RANGE] += int(len(good) - np.count_nonzero(good))
+            if not good.any():
+                return
+            index = np.flatnonzero(good) if index is None else index[good]
+            numbers = numbers[good]
+            highest = int(numbers.max())
+        breaks = np.diff(numbers) != 1
+        if index is not None:
+            breaks |= np.diff(index) != 1
+        edges = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(numbers)]
+        for start, end in itertools.pairwise(edges):
+            at = start if index is None else int(index[start])
+            self._assembly.place_source(int(numbers[start]), packets[at : at + end - start, HEADER_BYTES:])
+        if self._phase is Phase.WAITING:
+            self._phase = Phase.SENDING
+        if highest > self._highest:
+            self._highest = highest
+        self._note_data(_sequence(packets, -1 if index is None else int(index[-1])), len(numbers), now)
+
+    def _note_data(self, sequence: int, count: int, now: float) -> None:
+        self._received += count
+        if not self._started:
+            self._start_sequence(sequence - count + 1)
+        self._heard = max(self._heard, extend(self._heard, sequence))
+        self._sender_at = now
+        self._group_heard = True
+
+    def _start_sequence(self, sequence: int) -> None:
+        self._started = True
+        self._heard_first = sequence
+        self._heard = sequence - 1
+
+    def _take_other(self, data: bytes, now: float) -> None:
+        try:
+            beacon = parse_beacon(data)
+        except PacketError:
+            self._rejected[Reject.NOT_OURS] += 1
+            return
+        if beacon.session != self._settings.session:
+            self._rejected[Reject.OTHER_SESSION] += 1
+            return
+        self._sender_at = now
+        self._group_heard = True
+        self._take_beacon(beacon, now)
+
+    def _take_beacon(self, beacon: Beacon, now: float) -> None:
+        if not self._started:
+            self._start_sequence(beacon.sequence)
+        self._heard = max(self._heard, extend(self._heard, beacon.sequence - 1))
+        self._frontier = max(self._frontier, min(beacon.frontier, self._layout.block_count))
+        self._nack_interval_s = max(beacon.nack_interval_ms, 1) / 1000
+        if beacon.phase > self._phase:
+            self._phase = beacon.phase
+            self._nack_at = min(self._nack_at, now + self._jitter())
+        if beacon.phase is Phase.ENDED:
+            if self._done_at is not None:
+                self._close(DoneAcknowledged())
+            elif self._assembly.held_count < self._assembly.to_hold_count:
+                self._close(SessionLost("the sender ended the session before all was received"))
+
+    def receive_datagram(self, data: bytes, now: float) -> None:
+        """A unicast datagram of the sender."""
+        if self.closed:
+            return
+        try:
+            ack = parse_ack(data)
+        except PacketError:
+            self._rejected[Reject.NOT_OURS] += 1
+            return
+        if (ack.session, ack.receiver) != (self._settings.session, self._settings.receiver):
+            self._rejected[Reject.OTHER_SESSION] += 1
+            return
+        self._answered = True
+        if ack.of is Kind.DONE and self._done_at is not None:
+            self._close(DoneAcknowledged())
+        elif ack.answer is Answer.UNKNOWN_RECEIVER:
+            # before it was ever accepted it may only be early: JOIN is repeated until it is admitted
+            if self._join_at is None:
+                self._close(SessionLost("the sender does not know this receiver any longer; its session began anew"))
+        elif ack.answer is Answer.FAILED_BEFORE:
+            self._close(SessionLost("the sender gave this receiver up, as it was silent too long or was removed"))
+        elif ack.of is Kind.JOIN and self._join_at is not None:
+            self._join_at = None
+            self._events.append(Accepted())
+
+    # commands of the shell
+
+    def release(self, chunk: int, ok: bool, now: float) -> None:
+        """Take a chunk's slot back; ok False: it is asked for again. ValueError when it was not handed out."""
+        self._assembly.release(chunk, ok)
+        if not ok:
+            blocks = slice(*self._layout.chunk_first_block[chunk : chunk + 2].tolist())
+            self._asked_at[blocks] = -1e9
+            self._tries[blocks] = 0
+        self._nack_at = min(self._nack_at, now + self._nack_interval_s)
+
+    @property
+    def all_held(self) -> bool:
+        """Every wanted chunk was released as good."""
+        return self._assembly.held_count == self._assembly.to_hold_count
+
+    def finish(self, now: float) -> None:
+        """Tell the sender that everything holds: DoneAcknowledged follows, even if no answer comes."""
+        if self.closed:
+            self._events.append(DoneAcknowledged())
+        elif self._done_at is None:
+            self._done_at = now
+            self._done_left = _DONE_TIMES
+
+    def leave(self, reason: str) -> None:
+        """Give up; the sender is told once."""
+        self._leave = reason
+
+    # what is sent
+
+    def datagrams_to_send(self, now: float) -> list[bytes]:
+        """Datagrams for the sender's control port."""
+        if self.closed:
+            return []
+        messages: list[Control] = []
+        number = (self._settings.session, self._settings.receiver)
+        if self._leave is not None:
+            self.closed = True
+            return [build_control(Leave(*number, self._leave))]
+        if self._done_at is not None:
+            if now >= self._done_at:
+                if not self._done_left:
+                    self._close(DoneAcknowledged())
+                    return []
+                self._done_at = now + _DONE_S * 2 ** (_DONE_TIMES - self._done_left)
+                self._done_left -= 1
+                messages.append(Done(*number, self.report()))
+            return [build_control(message) for message in messages]
+        if self._join_at is not None and now >= self._join_at:
+            self._join_at = now + self._join_wait
+            self._join_wait = min(self._join_wait * 2, _JOIN_MAX_S)
+            messages.append(Join(*number, self._assembly.to_hold_count))
+        if now >= self._nack_at:
+            records = self._records(now)
+            self._nack_at = now + self._nack_interval_s
+            for start in range(0, len(records), MAX_NACK_RECORDS):
+                self._nacks += 1
+                messages.append(Nack(*number, self.report(), records[start : start + MAX_NACK_RECORDS]))
+        if now >= self._status_at:
+            self._status_at = now + _STATUS_S
+            if self._join_at is None:
+                messages.append(Status(*number, self.report()))
+        return [build_control(message) for message in messages]
+
+    def _records(self, now: float) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        """What to ask for now: one record a block, lowest first."""
+        assembly = self._assembly
+        blocks = np.flatnonzero(assembly.open_blocks)
+        if self._phase is Phase.REPAIRING and assembly.free_slots:
+            more = assembly.lacking_chunks(assembly.free_slots)
+            if len(more):
+                first, end = self._layout.chunk_first_block[more], self._layout.chunk_first_block[more + 1]
+                extra = [np.arange(a, b) for a, b in zip(first.tolist(), end.tolist(), strict=True)]
+                blocks = np.concatenate((blocks, *extra))
+        if self._phase is Phase.REPAIRING:
+            self._frontier = self._layout.block_count
+        elif self._highest >= 0:
+            self._frontier = max(self._frontier, self._layout.block_of(self._highest))
+        blocks = blocks[blocks < self._frontier]
+        lacking = assembly.lacking[blocks] - assembly.in_hand[blocks]
+        wait = _RETRY_S * (1 << np.minimum(self._tries[blocks], 4)) / 2
+        due = (lacking > 0) & (now - self._asked_at[blocks] >= wait)
+        blocks, lacking = np.sort(blocks[due]), lacking[due][np.argsort(blocks[due], kind="stable")]
+        blocks, lacking = blocks[: _MAX_NACKS * MAX_NACK_RECORDS], lacking[: _MAX_NACKS * MAX_NACK_RECORDS]
+        self._asked_at[blocks] = now
+        self._tries[blocks] += 1
+        records = np.zeros(len(blocks), NACK_RECORD)
+        records["block"] = blocks
+        records["lacking"] = lacking
+        records["next_row"] = assembly.next_row[blocks]
+        return records
+
+    def report(self) -> Report:
+        """The counters as they go to the sender."""
+        return Report(
+            heard=self._heard,
+            received=self._received,
+            lost=self._lost(),
+            dropped=self._assembly.dropped,
+            repairs=self._repairs,
+            chunks_done=self._assembly.held_count,
+        )
+
+    def _lost(self) -> int:
+        return max(0, self._heard - self._heard_first + 1 - self._received) if self._started else 0
+
+    def statistics(self) -> ReceiveStatistics:
+        return ReceiveStatistics(
+            received_bytes=self._received * PACKET_BYTES,
+            received_packets=self._received,
+            repair_packets=self._repairs,
+            lost_packets=self._lost(),
+            dropped_packets=self._assembly.dropped,
+            duplicate_packets=self._assembly.duplicates,
+            nacks=self._nacks,
+            chunks_done=self._assembly.held_count,
+            rejected=dict(self._rejected),
+        )
+
+    # time
+
+    def next_timeout(self) -> float | None:
+        """When datagrams_to_send or handle_timeout has something to do, if nothing arrives before."""
+        if self.closed:
+            return None
+        if self._done_at is not None:
+            return self._done_at
+        times = [self._sender_at + self._settings.sender_timeout_s, self._status_at]
+        if self._phase is not Phase.WAITING and not self.all_held:
+            times.append(self._nack_at)
+        if self._join_at is not None:
+            times.append(self._join_at)
+        return min(times)
+
+    def handle_timeout(self, now: float) -> None:
+        """Notice a sender that is gone; call it when next_timeout() has come."""
+        if self.closed or self._done_at is not None or self.all_held:
+            return
+        if now - self._sender_at < self._settings.sender_timeout_s:
+            return
+        waited = f"{self._settings.sender_timeout_s:g} s"
+        if self._group_heard:
+            self._close(SessionLost(f"nothing more came from the sender for {waited}"))
+        elif self._answered and self._join_at is not None:
+            self._close(SessionLost(f"the sender did not admit this receiver for {waited}"))
+        elif self._answered:
+            self._close(
+                SessionLost(
+                    f"the sender answers, but none of its multicast packets arrived for {waited}: "
+                    "check IGMP snooping and the querier of the switches between"
+                )
+            )
+        else:
+            self._close(SessionLost(f"no answer from the sender for {waited}"))
+
+    def events(self) -> list[ReceiverEvent]:
+        events: list[ReceiverEvent] = [*self._assembly.assembled(), *self._events]
+        self._events = []
+        return events
+
+    def _jitter(self) -> float:
+        """A part of the NACK interval of its own for each receiver, so that they do not all speak at once."""
+        return self._nack_interval_s * ((self._settings.receiver * 2654435761) % 1024) / 1024
+
+    def _close(self, event: ReceiverEvent) -> None:
+        self.closed = True
+        self._events.append(event)
+
+
+def _head(kind: Kind, session: int) -> np.uint64:
+    """The first eight bytes of a SOURCE or REPAIR of row 0, as this machine reads them as one number."""
+    data = bytes(first_byte_pair(kind)) + bytes(2) + session.to_bytes(4, "big")
+    return np.uint64(np.frombuffer(data, np.uint64)[0])
+
+
+_NO_ROW = np.uint64(np.frombuffer(b"\xff\xff\0\0\xff\xff\xff\xff", np.uint64)[0])
+
+
+def _sequence(packets: ByteArray, at: int) -> int:
+    return int.from_bytes(packets[at, 12:16].tobytes(), "big")

@@ -1,0 +1,67 @@
+"""Who takes part in a sending, as the sender knows it. Pure."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+Address = tuple[str, int]
+
+
+class Standing(StrEnum):
+    """Where a receiver is."""
+
+    EXPECTED = "expected"
+    """Admitted, not heard of."""
+    JOINED = "joined"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(slots=True)
+class Member:
+    """One admitted receiver."""
+
+    standing: Standing
+    heard_at: float
+    """When it last said anything, or was admitted."""
+    address: Address = ("", 0)
+
+
+class Roster:
+    """The admitted receivers of a session."""
+
+    def __init__(self, silence_timeout_s: float) -> None:
+        self._silence_timeout_s = silence_timeout_s
+        self._members: dict[int, Member] = {}
+
+    def admit(self, receiver: int, now: float) -> None:
+        """Expect a receiver, for the first time or again."""
+        self._members[receiver] = Member(Standing.EXPECTED, now)
+
+    def get(self, receiver: int) -> Member | None:
+        return self._members.get(receiver)
+
+    def waited_for(self) -> list[int]:
+        """Receivers that are neither done nor failed."""
+        return [number for number, member in self._members.items() if self._counts(member)]
+
+    def silent(self, now: float) -> list[int]:
+        """Receivers that are waited for and have said nothing for too long."""
+        return [
+            number
+            for number, member in self._members.items()
+            if self._counts(member) and now - member.heard_at >= self._silence_timeout_s
+        ]
+
+    def next_silence(self) -> float | None:
+        """When the first of them will have been silent too long, if none says anything."""
+        times = [member.heard_at for member in self._members.values() if self._counts(member)]
+        return min(times) + self._silence_timeout_s if times else None
+
+    def start_clock(self, now: float) -> None:
+        """Silence counts from now: while a session waited for others, nobody was asked to speak."""
+        for member in self._members.values():
+            member.heard_at = max(member.heard_at, now)
+
+    @staticmethod
+    def _counts(member: Member) -> bool:
+        return member.standing in (Standing.EXPECTED, Standing.JOINED)

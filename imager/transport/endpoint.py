@@ -1,0 +1,178 @@
+"""UDP sockets of the cast: many packets a system call, by the kernel's segmentation (GSO) and coalescing (GRO).
+
+Where the kernel refuses either, the same packets go one by one. No protocol here.
+"""
+
+import contextlib
+import errno
+import socket
+import struct
+import time
+
+import numpy as np
+
+from imager.errors import CastError
+from imager.wire.packets import PACKET_BYTES, ByteArray
+
+# Linux: include/uapi/linux/udp.h and asm-generic/socket.h; Python names only some of them.
+_UDP_SEGMENT = 103
+_UDP_GRO = 104
+_SO_SNDBUFFORCE = 32
+_SO_RCVBUFFORCE = 33
+
+_SEND_BUFFER = 4 << 20
+_RECEIVE_BUFFER = 32 << 20
+_CONTROL_BUFFER = 4 << 20
+_DATAGRAM_BYTES = 65536
+"""Longest that one receive can give: an IPv4 datagram, or what GRO joins."""
+_READS = 6
+"""Receives into one batch."""
+_NO_WAY_OUT = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENODEV, errno.EADDRNOTAVAIL})
+
+
+def set_buffer(sock: socket.socket, receive: bool, size: int) -> None:
+    """Ask for a buffer beyond the system's limit where we may, else up to it."""
+    force, plain = (_SO_RCVBUFFORCE, socket.SO_RCVBUF) if receive else (_SO_SNDBUFFORCE, socket.SO_SNDBUF)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, force, size)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, plain, size)
+
+
+class GroupSender:
+    """Sends packets of PACKET_BYTES to a multicast group."""
+
+    def __init__(self, group: str, port: int, interface_address: str, ttl: int, use_gso: bool = True) -> None:
+        """Raises OSError when the address is not of this machine."""
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(interface_address))
+            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
+            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
+            set_buffer(self._socket, False, _SEND_BUFFER)
+            self._socket.bind((interface_address, 0))
+            self._socket.connect((group, port))
+            self.gso = use_gso and self._enable_gso()
+        except BaseException:
+            self._socket.close()
+            raise
+        self.unsent = 0
+        """Packets that found no way out: no cable, no route."""
+
+    def _enable_gso(self) -> bool:
+        try:
+            self._socket.setsockopt(socket.SOL_UDP, _UDP_SEGMENT, PACKET_BYTES)
+        except OSError:
+            return False
+        return True
+
+    def send(self, packets: ByteArray) -> None:
+        """Send all packets of a contiguous array (n, PACKET_BYTES); waits while the link is busy."""
+        data = packets.data.cast("B")
+        if self.gso:
+            try:
+                self._send(data, len(packets))
+                return
+            except OSError as error:
+                # a device without checksum offload, or an old kernel: the same packets, one by one from now on
+                if error.errno not in (errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP):
+                    raise
+                self._socket.setsockopt(socket.SOL_UDP, _UDP_SEGMENT, 0)
+                self.gso = False
+        for start in range(0, len(data), PACKET_BYTES):
+            self._send(data[start : start + PACKET_BYTES], 1)
+
+    def _send(self, data: memoryview, packets: int) -> None:
+        for _ in range(100):
+            try:
+                self._socket.send(data)
+                return
+            except OSError as error:
+                if error.errno in _NO_WAY_OUT:
+                    break
+                if error.errno != errno.ENOBUFS:
+                    raise
+            time.sleep(0.001)
+        self.unsent += packets
+        time.sleep(0.001)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class GroupReceiver:
+    """Receives packets of PACKET_BYTES of a multicast group, many a call."""
+
+    def __init__(self, group: str, port: int, interface_address: str, use_gro: bool = True) -> None:
+        """Raises OSError when the group cannot be joined on that interface."""
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            set_buffer(self._socket, True, _RECEIVE_BUFFER)
+            self._socket.bind((group, port))
+            membership = socket.inet_aton(group) + socket.inet_aton(interface_address)
+            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+            self._socket.setblocking(False)
+            self.gro = use_gro and self._enable_gro()
+        except BaseException:
+            self._socket.close()
+            raise
+        self._buffer = np.zeros(_READS * _DATAGRAM_BYTES, np.uint8)
+        self._view = self._buffer.data
+        self.foreign = 0
+        """Datagrams of another length: not of the cast."""
+
+    def _enable_gro(self) -> bool:
+        try:
+            self._socket.setsockopt(socket.SOL_UDP, _UDP_GRO, 1)
+        except OSError:
+            return False
+        return True
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def receive(self) -> ByteArray:
+        """What has arrived, shape (n, PACKET_BYTES), n 0 when nothing has; valid until the next call."""
+        end = 0
+        room = len(self._view) - _DATAGRAM_BYTES
+        receive_into = self._socket.recv_into
+        with contextlib.suppress(BlockingIOError):
+            while end <= room:
+                got = receive_into(self._view[end : end + _DATAGRAM_BYTES])
+                foreign = got % PACKET_BYTES
+                if foreign or not got:
+                    self.foreign += 1
+                end += got - foreign
+        return self._buffer[:end].reshape(-1, PACKET_BYTES)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def open_control(address: str, port: int) -> socket.socket:
+    """The sender's unicast socket. Raises CastError when the port is in use or the address not of this machine."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        set_buffer(sock, True, _CONTROL_BUFFER)
+        sock.bind((address, port))
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise CastError(f"cannot use UDP port {port} of {address}: {error.strerror}") from error
+    return sock
+
+
+def interface_address(interface: str) -> str:
+    """The first IPv4 address of a network interface. Raises CastError when there is no such interface or address."""
+    import fcntl
+
+    if interface not in {name for _, name in socket.if_nameindex()}:
+        raise CastError(f"there is no interface {interface}; `ip link` shows them")
+    request = struct.pack("256s", interface.encode()[:15])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            answer = fcntl.ioctl(sock.fileno(), 0x8915, request)  # SIOCGIFADDR
+        except OSError as error:
+            raise CastError(f"{interface} has no IPv4 address; give it one: ip addr add ADDRESS/LENGTH") from error
+    return socket.inet_ntoa(answer[20:24])

@@ -1,0 +1,127 @@
+"""The receiver's own process, `python -m imager.transport.receive_process FD RING`: see imager.transport.receive.
+
+One thread, one loop: packets from the group into the session, its datagrams to the sender, whole chunks to the parent
+through the shared ring. No protocol decision is taken here.
+"""
+
+import contextlib
+import mmap
+import select
+import socket
+import sys
+import time
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from imager.errors import CastError
+from imager.multicast.erasure import load_code
+from imager.multicast.events import SessionLost
+from imager.multicast.layout import CastLayout, unpack_wanted
+from imager.multicast.receiver import ReceiverSession, ReceiverSettings
+from imager.transport.child import connection_of
+from imager.transport.endpoint import GroupReceiver
+from imager.transport.receive import AllReleased, ReceiveMessage, ReceiveSetup, Release, SayDone, SayLeave
+
+_STATISTICS_S = 0.5
+_clock = time.monotonic
+
+
+class ReceivingLoop:
+    """Drives one session until it is closed or the parent has gone."""
+
+    def __init__(self, setup: ReceiveSetup, ring: int, connection: Connection) -> None:
+        """Raises CastError when the group cannot be joined, ValueError for a setup that makes no sense."""
+        layout = CastLayout(setup.stored_lengths)
+        memory = np.frombuffer(mmap.mmap(ring, setup.slots * setup.slot_bytes), np.uint8)
+        address = setup.address
+        self._session = ReceiverSession(
+            layout,
+            ReceiverSettings(address.session, address.receiver, setup.sender_timeout_s),
+            unpack_wanted(setup.wanted, layout.chunk_count),
+            memory.reshape(setup.slots, setup.slot_bytes),
+            load_code(),
+            _clock(),
+        )
+        try:
+            self._group = GroupReceiver(address.group, address.data_port, setup.interface_address)
+            self._control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self._control.bind((setup.interface_address, 0))
+            self._control.connect((address.sender, address.control_port))
+            self._control.setblocking(False)
+        except OSError as error:
+            raise CastError(f"cannot join {address.group} on {setup.interface_address}: {error.strerror}") from error
+        self._connection = connection
+        self._told_all = False
+        self._statistics_at = 0.0
+
+    def run(self) -> None:
+        """Until the session is closed; raises EOFError or OSError when the parent has gone."""
+        poller = select.poll()
+        for readable in (self._group, self._control, self._connection):
+            poller.register(readable.fileno(), select.POLLIN)
+        group, control = self._group.fileno(), self._control.fileno()
+        session = self._session
+        while True:
+            now = _clock()
+            self._tell(now)
+            if session.closed:
+                return
+            due = session.next_timeout()
+            wait_ms = 250 if due is None else max(0, int((due - now) * 1000) + 1)
+            ready = {descriptor for descriptor, _ in poller.poll(min(wait_ms, 250))}
+            now = _clock()
+            if group in ready:
+                session.receive_datagrams(self._group.receive(), now)
+            if control in ready:
+                self._read_control(now)
+            if self._connection.fileno() in ready:
+                self._read_commands(now)
+            if due is not None and now >= due:
+                session.handle_timeout(now)
+            for datagram in session.datagrams_to_send(now):
+                with contextlib.suppress(OSError):  # lost on the way out is lost all the same
+                    self._control.send(datagram)
+
+    def _read_control(self, now: float) -> None:
+        # ConnectionRefusedError: nobody listens there now; the session's own timeout judges that
+        with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+            while True:
+                self._session.receive_datagram(self._control.recv(2048), now)
+
+    def _read_commands(self, now: float) -> None:
+        while self._connection.poll():
+            match self._connection.recv():
+                case Release(chunk=chunk, ok=ok):
+                    self._session.release(chunk, ok, now)
+                case SayDone():
+                    self._session.finish(now)
+                case SayLeave(reason=reason):
+                    self._session.leave(reason)
+
+    def _tell(self, now: float) -> None:
+        """Pass on what happened, and the counters now and then."""
+        messages: list[ReceiveMessage] = [*self._session.events()]
+        finished = self._session.all_held and not self._told_all
+        if finished or self._session.closed or now >= self._statistics_at:
+            self._statistics_at = now + _STATISTICS_S
+            messages.insert(0, self._session.statistics())
+        if finished:
+            self._told_all = True
+            messages.append(AllReleased())
+        for message in messages:
+            self._connection.send(message)
+
+
+def main() -> None:
+    connection, (ring,) = connection_of(sys.argv[1:])
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionError):  # the parent has gone: nobody to tell
+        setup = connection.recv()
+        try:
+            ReceivingLoop(setup, ring, connection).run()
+        except (CastError, ValueError) as error:
+            connection.send(SessionLost(str(error)))
+
+
+if __name__ == "__main__":
+    main()
