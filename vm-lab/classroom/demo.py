@@ -18,7 +18,7 @@ from classroom.processes import BackgroundProcess, last_lines
 from classroom.proof import find_doubts
 from classroom.relay import PAGE_PORT, relay_command
 from classroom.report import proof_tables
-from classroom.run import CACHE, Run
+from classroom.run import Run
 from classroom.scenario import Options, Scenario
 from imager.errors import ImagerError
 from netboot.cli.watch import draw_session
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _explain(error, scenario, console)
                 return 1
             finally:
-                console.print(f"\nLogs of this run: {CACHE / 'last-logs'}", markup=False, highlight=False)
+                console.print(f"\nLogs of this run: {run.logs}", markup=False, highlight=False)
     except KeyboardInterrupt:
         console.print("Interrupted; everything of the classroom is removed.", markup=False)
         return 130

@@ -24,6 +24,7 @@ from imager.programs import run
 CACHE = Path("/var/cache/roomcast-lab")
 NETNS = Path("/run/netns")
 KILL_TIMEOUT_S = 10.0
+KEPT_LOGS = 5
 _HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -35,8 +36,8 @@ class Run:
         self.name = f"rclab-{os.getpid()}"
         self.directory = cache / "runs" / self.name
         """Files of this run: disks, sockets, data directory; gone at its end."""
-        self.logs = self.directory / "logs"
-        """Moved to `cache/last-logs` at the end."""
+        self.logs = cache / "logs" / self.name
+        """Stays at the end; only those of the last runs are kept."""
         self._lock: IO[bytes] | None = None
 
     def namespace(self, role: str) -> str:
@@ -53,18 +54,23 @@ class Run:
             self.directory.mkdir()
             self._lock = (self.directory / "lock").open("wb")
             fcntl.flock(self._lock, fcntl.LOCK_EX)
-            self.logs.mkdir()
+            shutil.rmtree(self.logs, ignore_errors=True)
+            self.logs.mkdir(parents=True)
+            for old in sorted(self.logs.parent.iterdir(), key=_age)[KEPT_LOGS:]:
+                shutil.rmtree(old, ignore_errors=True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with held_back_signals():
-            kept = self.cache / "last-logs"
-            shutil.rmtree(kept, ignore_errors=True)
-            remove_run(self.directory, keep_logs=kept)
+            remove_run(self.directory)
             if self._lock is not None:
                 self._lock.close()
+
+
+def _age(path: Path) -> float:
+    return -path.stat().st_mtime
 
 
 @contextmanager
@@ -101,7 +107,7 @@ def remove_dead_runs(runs: Path) -> list[str]:
     return removed
 
 
-def remove_run(directory: Path, keep_logs: Path | None = None) -> None:
+def remove_run(directory: Path) -> None:
     """Remove processes, namespaces, mounts, loop devices and files of the run whose directory this is."""
     for namespace in sorted(path.name for path in NETNS.glob(f"{directory.name}-*")):
         _kill_inhabitants(namespace)
@@ -112,8 +118,6 @@ def remove_run(directory: Path, keep_logs: Path | None = None) -> None:
         device, _, file = line.strip().partition(" ")
         if Path(file.strip()).is_relative_to(directory):
             run(["losetup", "--detach", device])
-    if keep_logs is not None and (directory / "logs").is_dir():
-        (directory / "logs").rename(keep_logs)
     shutil.rmtree(directory, ignore_errors=True)
 
 
