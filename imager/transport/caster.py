@@ -15,6 +15,8 @@ from imager.errors import CastError
 from imager.multicast.events import SenderEvent, SenderStatistics, SessionEnded
 from imager.transport.child import Child
 
+_ENDED_UNEXPECTEDLY = "the sending process ended unexpectedly; its last lines are on standard error"
+
 
 class ChunkSource(Protocol):
     """The chunks of a cast. It is pickled into the sender's process, so it opens its files there, at the first read."""
@@ -137,7 +139,10 @@ class CastProcess:
 
     def wait_ready(self) -> None:
         """The second half of start()."""
-        ready = self._connection.recv()
+        try:
+            ready = self._connection.recv()
+        except (EOFError, ConnectionError):
+            ready = SessionEnded(SenderStatistics(), _ENDED_UNEXPECTEDLY)
         if isinstance(ready, SessionEnded):
             self.stop()
             raise CastError(ready.error)
@@ -163,7 +168,7 @@ class CastProcess:
                 found.append(event)
         except (EOFError, ConnectionError):
             self._ended = True
-            found.append(SessionEnded(SenderStatistics(), "the sending process ended unexpectedly"))
+            found.append(SessionEnded(SenderStatistics(), _ENDED_UNEXPECTEDLY))
         return found
 
     def admit(self, receiver: int, wanted: bytes | None = None) -> None:

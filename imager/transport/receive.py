@@ -82,8 +82,11 @@ class PreparedReceiver:
         self.child = Child("imager.transport.receive_process", [self.ring])
 
     def close(self) -> None:
+        """End the process; safe to repeat."""
         self.child.close()
-        os.close(self.ring)
+        if self.ring >= 0:
+            os.close(self.ring)
+            self.ring = -1
 
 
 class ReceiveProcess:

@@ -15,6 +15,7 @@ import time
 from multiprocessing.connection import Connection
 
 import asyncio_dgram
+from asyncio_dgram.aio import DatagramServer, TransportClosed
 
 from imager.errors import CastError, ImagerError
 from imager.multicast.erasure import load_code
@@ -138,7 +139,7 @@ class SendingLoop:
 class ReplyCallback:
     """Sends a unicast datagram from the control port, called from any thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, stream: asyncio_dgram.DatagramServer) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, stream: DatagramServer) -> None:
         self._loop = loop
         self._stream = stream
 
@@ -147,11 +148,11 @@ class ReplyCallback:
             asyncio.run_coroutine_threadsafe(self._send(data, target), self._loop)
 
     async def _send(self, data: bytes, target: Address) -> None:
-        with contextlib.suppress(OSError, asyncio_dgram.TransportClosed):
+        with contextlib.suppress(OSError, TransportClosed):
             await self._stream.send(data, target)
 
 
-async def _read_control(stream: asyncio_dgram.DatagramServer, arrivals: "queue.Queue[Arrival]") -> None:
+async def _read_control(stream: DatagramServer, arrivals: "queue.Queue[Arrival]") -> None:
     while True:
         data, source = await stream.recv()
         assert isinstance(source, tuple)  # of an IPv4 socket
@@ -180,7 +181,7 @@ async def _serve(connection: Connection, setup: SenderSetup) -> None:
     arrivals: queue.Queue[Arrival] = queue.Queue(_QUEUE_ENTRIES)
     control = open_control(setup.address.interface_address, setup.address.control_port)
     stream = await asyncio_dgram.from_socket(control)
-    assert isinstance(stream, asyncio_dgram.DatagramServer)  # as it is not connected
+    assert isinstance(stream, DatagramServer)  # as it is not connected
     sending = SendingLoop(setup, arrivals, connection, ReplyCallback(loop, stream))
     connection.send(SenderReady(control.getsockname()[1]))
     loop.add_reader(connection.fileno(), functools.partial(_read_commands, connection, arrivals, loop))
