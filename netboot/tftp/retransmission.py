@@ -1,8 +1,9 @@
 """When to send again what was not answered: RFC 6298's estimate with backoff, or the client's own fixed time. Pure."""
 
 INITIAL_S = 1.0
-MIN_S = 0.3
-"""Firmware writes what it got to memory between two packets and stalls now and then; resending at once helps nobody."""
+MIN_S = 0.1
+"""Firmware stalls now and then, and resending at once helps nobody. Each loss costs a machine this long: at 0.3 s one
+percent of it held GRUB up for 130 s over an agent of 38 MB."""
 MAX_S = 4.0
 
 
