@@ -105,7 +105,7 @@ def build_appliance(settings: Settings, address: IPv4Address, clock: Clock | Non
     machines, sessions = MachineRepository(database), SessionRepository(database)
     images, captures = Images(store), Captures(store)
     board, changes = Board(), Changes()
-    casts = CastService(images, str(address), clock.monotonic, settings.silence_s)
+    casts = CastService(images, str(address), clock.monotonic)
     outcomes = Outcomes(database, sessions, board, changes, casts, captures, clock)
     return Appliance(
         database=database,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 Interface = Annotated[
-    str | None, typer.Option("--interface", "-i", metavar="IF", help="Network interface [default: that of the route].")
+    str | None, typer.Option("--interface", "-i", metavar="IF", help="Network interface (default: that of the route).")
 ]
 
 
@@ -18,10 +18,10 @@ def register(app: typer.Typer) -> None:
         min_receivers: Annotated[int, typer.Option(metavar="N", min=1, help="Begin when so many have joined.")] = 1,
         max_wait: Annotated[
             float,
-            typer.Option(metavar="SECONDS", min=0, help="Begin so long after the first [default: wait for all N]."),
+            typer.Option(metavar="SECONDS", min=0, help="Begin so long after the first (default: wait for all N)."),
         ] = 0,
         max_bitrate: Annotated[
-            str | None, typer.Option(metavar="RATE", help="Bits a second at most: 900m, 2.5g [default: no limit].")
+            str | None, typer.Option(metavar="RATE", help="Bits a second at most: 900m, 2.5g (default: no limit).")
         ] = None,
         ttl: Annotated[int, typer.Option(metavar="N", min=1, max=255, help="Routers to pass, and one.")] = 1,
         quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -58,7 +58,7 @@ def register(app: typer.Typer) -> None:
         interface: Interface = None,
         max_wait: Annotated[
             float,
-            typer.Option(metavar="SECONDS", min=0, help="Give up without a sender after so long [default: never]."),
+            typer.Option(metavar="SECONDS", min=0, help="Give up without a sender after so long (default: never)."),
         ] = 0,
         quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     ) -> None:

@@ -19,6 +19,7 @@ app = typer.Typer(
     help="Boots the machines of a room from the network and writes one image to all of them at once.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    add_completion=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="First: [bold]roomcast agent build[/bold], [bold]roomcast image capture[/bold], "

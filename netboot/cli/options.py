@@ -7,14 +7,14 @@ import typer
 
 Data = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="Data directory [env: ROOMCAST_DATA; default: /var/lib/roomcast]."),
+    typer.Option("--data", metavar="DIR", help="Data directory (env: ROOMCAST_DATA; default: /var/lib/roomcast)."),
 ]
 Socket = Annotated[
     Path | None,
     typer.Option(
         "--socket",
         metavar="PATH",
-        help="The appliance's socket [env: ROOMCAST_SOCKET; default: /run/roomcast/api.sock].",
+        help="The appliance's socket (env: ROOMCAST_SOCKET; default: /run/roomcast/api.sock).",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

@@ -24,35 +24,35 @@ def register(app: typer.Typer) -> None:
         ] = None,
         pool: Annotated[
             str | None,
-            typer.Option(metavar="FIRST-LAST", help="Addresses to give [default: the upper half of the network]."),
+            typer.Option(metavar="FIRST-LAST", help="Addresses to give (default: the upper half of the network)."),
         ] = None,
         lease: Annotated[
-            int | None, typer.Option("--lease", metavar="SECONDS", help="Length of a lease [default: 3600].")
+            int | None, typer.Option("--lease", metavar="SECONDS", help="Length of a lease (default: 3600).")
         ] = None,
         router: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Router to tell the machines.")] = None,
         dns: Annotated[
             str | None, typer.Option(metavar="ADDRESS,...", help="Name servers to tell the machines.")
         ] = None,
         http_port: Annotated[
-            int | None, typer.Option(metavar="PORT", help="Boot files and agents [default: 80].")
+            int | None, typer.Option(metavar="PORT", help="Boot files and agents (default: 80).")
         ] = None,
         page: Annotated[
             str | None,
             typer.Option(
-                "--page", "--page-address", metavar="ADDRESS:PORT", help="The page, or off [default: 127.0.0.1:8670]."
+                "--page", "--page-address", metavar="ADDRESS:PORT", help="The page, or off (default: 127.0.0.1:8670)."
             ),
         ] = None,
         silence: Annotated[
             float | None,
             typer.Option(
-                metavar="SECONDS", help="A running machine that is silent for longer has failed [default: 60]."
+                metavar="SECONDS", help="A running machine that is silent for longer has failed (default: 60)."
             ),
         ] = None,
         data: Data = None,
         socket: Socket = None,
         config: Annotated[
             Path | None,
-            typer.Option(metavar="FILE", help="Settings file [default: /etc/roomcast/roomcast.toml]; flags go first."),
+            typer.Option(metavar="FILE", help="Settings file (default: /etc/roomcast/roomcast.toml); flags go first."),
         ] = None,
         verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every packet's fate.")] = False,
     ) -> None:

@@ -22,17 +22,17 @@ def register(app: typer.Typer) -> None:
         ],
         more: Annotated[list[str] | None, typer.Argument(metavar="[MORE]...", help="More of what --to names.")] = None,
         target: Annotated[
-            str, typer.Option(metavar="DEVICE", help="Disk to write [default: the only one that is not removable].")
+            str, typer.Option(metavar="DEVICE", help="Disk to write (default: the only one that is not removable).")
         ] = "",
         min_receivers: Annotated[
-            int, typer.Option(metavar="N", min=0, help="Begin when so many are ready [default: all].")
+            int, typer.Option(metavar="N", min=0, help="Begin when so many are ready (default: all).")
         ] = 0,
         max_wait: Annotated[
             float | None,
-            typer.Option(metavar="SECONDS", min=0, help="Begin so long after the first is ready [default: 120]."),
+            typer.Option(metavar="SECONDS", min=0, help="Begin so long after the first is ready (default: 120)."),
         ] = None,
         max_bitrate: Annotated[
-            str | None, typer.Option(metavar="RATE", help="Bits a second at most: 900m, 2.5g [default: no limit].")
+            str | None, typer.Option(metavar="RATE", help="Bits a second at most: 900m, 2.5g (default: no limit).")
         ] = None,
         after: Annotated[
             str, typer.Option(metavar="reboot|poweroff|stay", help="What each machine does then.")

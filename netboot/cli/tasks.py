@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
         ],
         source: Annotated[
             str,
-            typer.Option(metavar="DEVICE", help="Disk of the machine [default: its only disk that is not removable]."),
+            typer.Option(metavar="DEVICE", help="Disk of the machine (default: its only disk that is not removable)."),
         ] = "",
         after: Annotated[str, typer.Option(metavar="reboot|poweroff|stay", help="What it does then.")] = "stay",
         watch: Annotated[bool, typer.Option("--watch", "-w", help="Show its progress to the end.")] = False,

@@ -5,6 +5,7 @@ Takes no protocol decision: the sender process has the protocol, `may_begin` say
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -33,6 +34,10 @@ from netboot.errors import ConflictError
 
 TICK_S = 0.5
 """How often a session is looked at when its sender says nothing."""
+NEVER_S = 1e7
+"""Silence that the sender itself forgives: the watch over tasks fails silent machines, and knows who only scans."""
+LAST_WORD_S = 1.0
+"""How long a sender that nobody waits for may take to tell what it counted."""
 
 _COUNTERS = ("elapsed_s", "first_pass_s", "source_packets", "resent_packets", "repair_packets", "sent_bytes", "nacks")
 
@@ -67,7 +72,9 @@ class _Cast:
     gone: set[int] = field(default_factory=set)
     """Ended without being ready."""
     receiving: set[int] = field(default_factory=set)
-    """Admitted and not done."""
+    """Ready, lacking something, and not done."""
+    served: set[int] = field(default_factory=set)
+    """Done, or in need of nothing."""
     first_ready_s: float | None = None
     begun: bool = False
     totals: dict[str, float] = field(default_factory=dict)
@@ -77,11 +84,10 @@ class _Cast:
 class CastService:
     """Holds the sender processes. `run` must be running while sessions are open; `close_all` ends them."""
 
-    def __init__(self, images: Images, interface_address: str, clock: Callable[[], float], silence_s: float) -> None:
+    def __init__(self, images: Images, interface_address: str, clock: Callable[[], float]) -> None:
         self._images = images
         self._address = interface_address
         self._clock = clock
-        self._silence_s = silence_s
         self._casts: dict[int, _Cast] = {}
         self._wake = asyncio.Event()
 
@@ -113,6 +119,7 @@ class CastService:
         async with cast.lock:
             cast.ready.add(receiver)
             cast.gone.discard(receiver)
+            cast.served.discard(receiver)
             if cast.first_ready_s is None:
                 cast.first_ready_s = self._clock()
             if count_lacking(wanted):
@@ -123,6 +130,10 @@ class CastService:
                 cast.receiving.add(receiver)
                 if cast.begun:
                     cast.process.begin()
+            else:
+                cast.served.add(receiver)
+                if cast.process is not None:
+                    cast.process.remove(receiver, "it holds every chunk")
         self._wake.set()
 
     async def leave(self, session_id: int, receiver: int, reason: str) -> None:
@@ -133,8 +144,9 @@ class CastService:
         async with cast.lock:
             if receiver not in cast.ready:
                 cast.gone.add(receiver)
-            if receiver in cast.receiving and cast.process is not None:
+            if receiver not in cast.served and cast.process is not None:
                 cast.process.remove(receiver, reason)
+            cast.served.add(receiver)
             cast.receiving.discard(receiver)
         self._wake.set()
 
@@ -171,7 +183,7 @@ class CastService:
             began = not cast.begun and self._may_begin(cast)
             if began:
                 cast.begun = True
-                if cast.process is not None and cast.receiving:
+                if cast.process is not None:
                     cast.process.begin()
         if began:
             log.info("session begins", session=session_id, ready=len(cast.ready), expected=len(cast.expected))
@@ -187,14 +199,16 @@ class CastService:
                 await listener.counted(session_id, event.receiver, event.lost_packets)
             case ReceiverDone(receiver):
                 cast.receiving.discard(receiver)
+                cast.served.add(receiver)
                 await listener.told(session_id, receiver, "has every chunk")
             case ReceiverFailed(receiver, reason):
                 # Its agent tells the same, or is silent and fails by the watch, or comes back and is admitted anew.
-                cast.receiving.discard(receiver)
-                await listener.told(session_id, receiver, f"left the cast: {reason}")
+                if receiver in cast.receiving:
+                    cast.receiving.discard(receiver)
+                    await listener.told(session_id, receiver, f"left the cast: {reason}")
             case SessionEnded(statistics, error):
                 async with cast.lock:
-                    await self._stop(cast)
+                    await self._drop(cast)
                     _add(cast.totals, statistics)
                     lost, cast.receiving = sorted(cast.receiving), set()
                 log.info("sender ended", session=session_id, error=error, sent_bytes=statistics.sent_bytes)
@@ -207,13 +221,16 @@ class CastService:
         return may_begin(attendance, cast.session.min_receivers, cast.session.max_wait_s)
 
     async def _start(self, cast: _Cast) -> None:
-        """A new sender process; a later one of the same session answers at the port that its machines were told."""
+        """A new sender process; a later one of the same session answers at the port that its machines were told.
+
+        All machines that may still come are its receivers, lacking nothing yet, so that it does not end without them.
+        """
         session = cast.session
         process = CastProcess(
             cast.source,
             SenderAddress(session.number, session.group, session.data_port, self._address, cast.control_port),
-            SenderOptions(max_bitrate_bps=session.max_bitrate_bps, silence_timeout_s=self._silence_s),
-            sorted(cast.expected),
+            SenderOptions(max_bitrate_bps=session.max_bitrate_bps, silence_timeout_s=NEVER_S),
+            sorted(cast.expected - cast.served - cast.gone),
             build_bitmap((), len(cast.source.stored_lengths)),
         )
         try:
@@ -224,15 +241,36 @@ class CastService:
         cast.process, cast.control_port = process, process.control_port
         asyncio.get_running_loop().add_reader(process.fileno(), self._wake.set)
 
+    async def _drop(self, cast: _Cast) -> None:
+        """Clean up after a process that has ended."""
+        process, cast.process = cast.process, None
+        if process is not None:
+            asyncio.get_running_loop().remove_reader(process.fileno())
+            await asyncio.to_thread(process.stop)
+
     async def _stop(self, cast: _Cast) -> None:
         process, cast.process = cast.process, None
         if process is None:
             return
         asyncio.get_running_loop().remove_reader(process.fileno())
-        for event in process.events():
-            if isinstance(event, SessionEnded):
-                _add(cast.totals, event.statistics)
-        await asyncio.to_thread(process.stop)
+        statistics = await asyncio.to_thread(_end, process, cast.begun)
+        if statistics is not None:
+            _add(cast.totals, statistics)
+
+
+def _end(process: CastProcess, begun: bool) -> SenderStatistics | None:
+    """Stop a process; what it counted when it has ended by itself, or does within a moment."""
+    deadline = time.monotonic() + (LAST_WORD_S if begun else 0.0)
+    try:
+        while True:
+            events = process.events(max(0.0, deadline - time.monotonic()))
+            for event in events:
+                if isinstance(event, SessionEnded):
+                    return event.statistics
+            if time.monotonic() >= deadline:
+                return None
+    finally:
+        process.stop()
 
 
 def _add(totals: dict[str, float], statistics: SenderStatistics) -> None:
