@@ -253,7 +253,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise MessageError(f"{where}: an object is wanted")
         return {str(key): _build(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise MessageError(f"{where}: an object is wanted")
         hints = typing.get_type_hints(kind)
