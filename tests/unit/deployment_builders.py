@@ -1,0 +1,179 @@
+"""Builders for tests of the appliance: a real one in a directory of its own, its clock in the test's hand."""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import httpx
+from blake3 import blake3
+from fastapi import FastAPI
+
+from imager.image.chunks import Compressor
+from imager.image.manifest import Chunk, Extent, ImageKind, Manifest
+from imager.wire.messages import Disk, FirmwareKind, Inventory, Nic, Proof, Registration, TaskResult, decode, encode
+from netboot.api.admin import build_admin_app
+from netboot.api.agent import build_agent_app
+from netboot.app import Appliance, build_appliance
+from netboot.boot.render import Renderer
+from netboot.config import Settings
+from netboot.deployment.outcomes import Clock
+from netboot.model import Ignored
+from netboot.ui.pages import build_pages_app
+
+WINDOW_BYTES = 4096
+
+
+def an_inventory(mac: str = "52:54:00:00:00:01", **changes: Any) -> Inventory:
+    inventory = Inventory(
+        agent_version="0.1.0",
+        boot_mac=mac,
+        address="10.77.0.50",
+        system_uuid="",
+        serial="S1",
+        manufacturer="QEMU",
+        product="Standard PC",
+        cpu_model="QEMU Virtual CPU",
+        cpu_count=2,
+        memory_bytes=2 << 30,
+        firmware=FirmwareKind.BIOS,
+        secure_boot=False,
+        boot_s=6.5,
+        disks=(Disk("/dev/vda", "", "disk-1", 4 << 30, 512, "virtio", False),),
+        nics=(Nic("eth0", mac, "virtio_net", 0),),
+    )
+    return dataclasses.replace(inventory, **changes)
+
+
+def a_proof(manifest_hash: str) -> Proof:
+    return Proof(manifest_hash, "disk-1", 4, 0, 20000, 3, 2, {"scan": 0.5, "receive": 2.0})
+
+
+def an_image_of(*raws: bytes) -> tuple[list[tuple[bytes, bytes, int]], tuple[Chunk, ...]]:
+    """Stored chunks as (hash, stored, raw length), and their rows of a manifest; every window whole."""
+    stored = []
+    rows = []
+    for window, raw in enumerate(raws):
+        digest, frame = blake3(raw).digest(), Compressor().compress(raw)
+        stored.append((digest, frame, len(raw)))
+        rows.append(Chunk(window, (Extent(window * WINDOW_BYTES, len(raw)),), digest, len(raw), len(frame)))
+    return stored, tuple(rows)
+
+
+def a_manifest(name: str, chunks: tuple[Chunk, ...]) -> Manifest:
+    return Manifest(
+        name=name,
+        version=0,
+        kind=ImageKind.SECTOR,
+        created_s=1_700_000_000,
+        source_bytes=WINDOW_BYTES * max(1, len(chunks)),
+        sector_bytes=512,
+        window_bytes=WINDOW_BYTES,
+        layout=(),
+        table="none",
+        facts={},
+        chunks=chunks,
+    )
+
+
+@dataclass
+class HandClock:
+    """A clock that goes when the test says so."""
+
+    now_s: float = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class NoBootFiles:
+    """The seam of the boot files, for tests of the rest."""
+
+    def __init__(self, files: dict[str, bytes | Path] | None = None) -> None:
+        self._files = files or {}
+
+    def open_http(self, path: str, peer: str) -> bytes | Path | Ignored:
+        return self._files.get(path, Ignored(f"no such file: {path}"))
+
+
+@dataclass
+class Bench:
+    """An appliance with its three apps, talked to in the process."""
+
+    appliance: Appliance
+    clock: HandClock
+    agent_app: FastAPI
+    admin: httpx.AsyncClient
+    pages: httpx.AsyncClient
+    anonymous: httpx.AsyncClient
+    _clients: list[httpx.AsyncClient] = field(default_factory=list)
+
+    async def register(self, inventory: Inventory) -> tuple[Registration, httpx.AsyncClient]:
+        """A machine that registered, and its client with its token."""
+        response = await self.anonymous.post("/agent/v1/register", content=encode(inventory))
+        assert response.status_code == 200, response.text
+        registration = decode(Registration, response.content)
+        client = client_of(self.agent_app, {"authorization": f"Bearer {registration.token}"})
+        self._clients.append(client)
+        return registration, client
+
+    async def machine_waits(self, machine_id: int) -> None:
+        """Return when the agent of this machine asks for a task and gets none."""
+        async with asyncio.timeout(10):
+            while not self.appliance.changes.is_waiting(machine_id):  # noqa: ASYNC110 (it tells nobody)
+                await asyncio.sleep(0.001)
+
+    def keep_image(self, name: str, *raws: bytes) -> Manifest:
+        """Publish an image with these windows."""
+        stored, rows = an_image_of(*raws)
+        with self.appliance.images.store.writer() as writer:
+            for digest, frame, length in stored:
+                writer.put(digest, frame, length)
+            return writer.publish(a_manifest(name, rows))
+
+    async def deploy(self, image: str, *to: str, **more: Any) -> dict[str, Any]:
+        response = await self.admin.post("/api/v1/deploy", json={"image": image, "to": list(to), **more})
+        assert response.status_code == 201, response.text
+        session: dict[str, Any] = response.json()
+        return session
+
+
+def client_of(app: FastAPI, headers: dict[str, str] | None = None) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=True, client=("10.77.0.50", 40000))
+    return httpx.AsyncClient(transport=transport, base_url="http://appliance", headers=headers)
+
+
+@asynccontextmanager
+async def a_bench(directory: Path, boot: NoBootFiles | None = None) -> AsyncIterator[Bench]:
+    """A real appliance on 127.0.0.1 with its data in `directory`; its casts run, its watch does not."""
+    clock = HandClock()
+    settings = Settings(interface="lo", data=directory)
+    appliance = build_appliance(settings, IPv4Address("127.0.0.1"), Clock(clock, clock))
+    agent_app = build_agent_app(appliance.agents, boot or NoBootFiles())
+    admin_app = build_admin_app(
+        appliance.overview, appliance.orders, appliance.library, appliance.changes, Renderer(None), settings.max_wait_s
+    )
+    pages_app = build_pages_app(appliance.overview, appliance.changes)
+    casting = asyncio.create_task(appliance.casts.run(appliance.cast_events))
+    bench = Bench(appliance, clock, agent_app, client_of(admin_app), client_of(pages_app), client_of(agent_app))
+    try:
+        yield bench
+    finally:
+        appliance.changes.stop()
+        casting.cancel()
+        await asyncio.gather(casting, return_exceptions=True)
+        await appliance.close()
+        for client in (bench.admin, bench.pages, bench.anonymous, *bench._clients):
+            await client.aclose()
+
+
+def done(manifest_hash: str) -> bytes:
+    return encode(TaskResult(True, "", ("wrote it",), a_proof(manifest_hash)))
+
+
+def failed(reason: str) -> bytes:
+    return encode(TaskResult(False, reason, ("last words",)))
