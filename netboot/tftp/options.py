@@ -54,7 +54,7 @@ def negotiate(options: Mapping[str, str], size: int, limits: Limits) -> Terms:
     if asked in _TIMEOUT_S:
         timeout_s = asked
         accepted["timeout"] = str(asked)
-    if _number(options.get("tsize")) >= 0:
+    if size and _number(options.get("tsize")) >= 0:  # of an empty file left out: curl 7.88 refuses a tsize of 0
         accepted["tsize"] = str(size)
     asked = _number(options.get("windowsize"))
     if asked in _WINDOW_BLOCKS:
