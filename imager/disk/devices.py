@@ -191,7 +191,10 @@ def _mounts() -> Iterator[tuple[str, str, str]]:
 
 
 def _swaps() -> list[str]:
-    lines = Path("/proc/swaps").read_text(errors="surrogateescape").splitlines()[1:]
+    try:
+        lines = Path("/proc/swaps").read_text(errors="surrogateescape").splitlines()[1:]
+    except FileNotFoundError:  # a kernel without swap
+        return []
     return [_unescape(line.split()[0]) for line in lines if line.strip()]
 
 

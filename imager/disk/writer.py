@@ -26,6 +26,8 @@ from imager.image.plan import build_bitmap
 OnProgress = Callable[[int, int], None]
 """(bytes done, bytes in all)"""
 _SCAN_THREADS = 2
+_SCAN_BATCH = 256
+"""Chunks that are handed to the threads at once: a disk of a million of them must not become a million futures."""
 
 
 class DiskTarget:
@@ -90,12 +92,13 @@ class DiskTarget:
         lacking: list[int] = []
         with ThreadPoolExecutor(_SCAN_THREADS, "scan") as pool:
             try:
-                for i, holds in enumerate(pool.map(self._holds, chunks)):
-                    if not holds:
-                        lacking.append(i)
-                    done += chunks[i].raw_bytes
-                    if on_progress is not None:
-                        on_progress(done, total)
+                for first in range(0, len(chunks), _SCAN_BATCH):
+                    for i, holds in enumerate(pool.map(self._holds, chunks[first : first + _SCAN_BATCH]), first):
+                        if not holds:
+                            lacking.append(i)
+                        done += chunks[i].raw_bytes
+                        if on_progress is not None:
+                            on_progress(done, total)
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise

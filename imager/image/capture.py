@@ -64,6 +64,7 @@ def plan_capture(source: Path) -> CapturePlan:
     are gone when it returns.
     """
     try:
+        source = source.resolve()  # sfdisk names the partitions of /dev/disk/by-id/NAME in its own way
         device = inspect(source)
     except NotADisk as error:
         raise SourceError(f"{error}; name a disk, a partition or an image file") from error

@@ -1,7 +1,8 @@
 """Writing an image from a store to a disk or a file of this machine: a cast without its network."""
 
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import local
@@ -9,13 +10,16 @@ from threading import local
 from imager.disk.writer import DiskTarget
 from imager.errors import DiskError, TargetError
 from imager.image.chunks import Decompressor
-from imager.image.manifest import Chunk, ImageKind, Manifest
+from imager.image.manifest import ImageKind, Manifest
 from imager.image.plan import parse_bitmap
 from imager.image.store import ImageStore, StoredImage
 
 OnProgress = Callable[[str, int, int], None]
 """(step: scan or write, bytes done, bytes in all)"""
 _WORKERS = 2
+_IN_FLIGHT = 8
+_LAG = 16
+"""Chunks between a write and its proof; more than are in flight, so that a proof never overtakes its write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +64,35 @@ def restore_image(
 def _write(
     disk: DiskTarget, stored: StoredImage, manifest: Manifest, wanted: list[int], on_progress: OnProgress | None
 ) -> int:
+    """Each chunk is read back some chunks after it was written: by then the kernel has written it out by itself, and
+    the read does not wait for the disk to turn."""
     total, done = sum(manifest.chunks[i].raw_bytes for i in wanted), 0
     own = local()
 
-    def place(index: int) -> Chunk:
-        if not hasattr(own, "decompressor"):
-            own.decompressor = Decompressor()
-        chunk = manifest.chunks[index]
-        raw = own.decompressor.open(stored.read(index), chunk.raw_bytes, chunk.hash)
-        disk.write_chunk(chunk, raw)
+    def step(number: int) -> int:
+        """Write one chunk, prove another. Returns the bytes that were proven."""
+        if number < len(wanted):
+            if not hasattr(own, "decompressor"):
+                own.decompressor = Decompressor()
+            index = wanted[number]
+            chunk = manifest.chunks[index]
+            disk.write_chunk(chunk, own.decompressor.open(stored.read(index), chunk.raw_bytes, chunk.hash))
+        if number < _LAG:
+            return 0
+        chunk = manifest.chunks[wanted[number - _LAG]]
         if not disk.read_back(chunk):
             raise DiskError(str(disk.device), chunk.extents[0].offset, "the disk does not hold what was written")
-        return chunk
+        return chunk.raw_bytes
 
+    pending: deque[Future[int]] = deque()
     with ThreadPoolExecutor(_WORKERS, "restore") as pool:
         try:
-            for chunk in pool.map(place, wanted):
-                done += chunk.raw_bytes
-                if on_progress is not None:
-                    on_progress("write", done, total)
+            for number in range(len(wanted) + _LAG if wanted else 0):
+                pending.append(pool.submit(step, number))
+                while len(pending) >= _IN_FLIGHT or (pending and number == len(wanted) + _LAG - 1):
+                    done += pending.popleft().result()
+                    if on_progress is not None:
+                        on_progress("write", done, total)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
