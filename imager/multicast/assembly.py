@@ -10,7 +10,8 @@ import numpy as np
 from imager.multicast.erasure import REPAIR_ROWS, ErasureCode
 from imager.multicast.events import ChunkAssembled
 from imager.multicast.layout import BoolArray, CastLayout, IntArray
-from imager.wire.packets import SYMBOL_BYTES, ByteArray
+from imager.wire.packets import ByteArray
+from imager.wire.session import SYMBOL_BYTES
 
 UNWANTED, LACKING, OPEN, HANDED_OUT, HELD = range(5)
 """States of a chunk: of no interest; wanted, without a slot; in a slot; whole, with the shell; released as good."""

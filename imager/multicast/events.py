@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from imager.wire.packets import Phase
+from imager.wire.session import Phase
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imager.multicast.erasure import MAX_BLOCK_SYMBOLS
-from imager.wire.packets import SYMBOL_BYTES
+from imager.wire.session import SYMBOL_BYTES
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]

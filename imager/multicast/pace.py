@@ -4,7 +4,8 @@ Rates are bits of Ethernet frames a second, as an operator's limit and a link's 
 """
 
 from imager.multicast.sequence import distance, extend
-from imager.wire.packets import PACKET_BYTES, Report
+from imager.wire.packets import Report
+from imager.wire.session import PACKET_BYTES
 
 FRAME_BYTES = PACKET_BYTES + 8 + 20 + 14
 """A packet with its UDP, IPv4 and Ethernet headers."""

@@ -9,7 +9,8 @@ from imager.multicast.erasure import ErasureCode
 from imager.multicast.layout import CastLayout
 from imager.multicast.repair import RepairRun
 from imager.multicast.sender import Burst
-from imager.wire.packets import HEADER_BYTES, SYMBOL_BYTES, ByteArray
+from imager.wire.packets import ByteArray
+from imager.wire.session import HEADER_BYTES, SYMBOL_BYTES
 
 ReadChunk = Callable[[int], bytes | memoryview]
 

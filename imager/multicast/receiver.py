@@ -18,21 +18,16 @@ from imager.multicast.events import Accepted, DoneAcknowledged, ReceiverEvent, R
 from imager.multicast.layout import BoolArray, CastLayout, IntArray
 from imager.multicast.sequence import extend
 from imager.wire.packets import (
-    HEADER_BYTES,
     MAX_NACK_RECORDS,
     NACK_RECORD,
-    PACKET_BYTES,
     Answer,
     Beacon,
     ByteArray,
     Control,
     Done,
     Join,
-    Kind,
     Leave,
     Nack,
-    Phase,
-    Reject,
     Report,
     Status,
     build_control,
@@ -40,6 +35,7 @@ from imager.wire.packets import (
     parse_ack,
     parse_beacon,
 )
+from imager.wire.session import HEADER_BYTES, PACKET_BYTES, Kind, Phase, Reject
 
 _JOIN_S = 0.1
 """JOIN is repeated after this, then after longer, up to _JOIN_MAX_S, until it is answered."""

@@ -28,8 +28,6 @@ from imager.multicast.roster import Address, Roster, Standing
 from imager.multicast.sequence import extend
 from imager.wire.packets import (
     DATA_HEADER,
-    HEADER_BYTES,
-    PACKET_BYTES,
     Ack,
     Answer,
     Beacon,
@@ -37,17 +35,15 @@ from imager.wire.packets import (
     Control,
     Done,
     Join,
-    Kind,
     Leave,
     Nack,
-    Phase,
-    Reject,
     Report,
     build_ack,
     build_beacon,
     first_byte_pair,
     parse_control,
 )
+from imager.wire.session import HEADER_BYTES, PACKET_BYTES, Kind, Phase, Reject
 
 _REPAIR_AGE_S = 0.005
 """Repair symbols wait so long for company, to leave as one burst."""

@@ -30,7 +30,8 @@ class Child:
                 [sys.executable, "-P", "-m", module, *map(str, passed)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=passed,
-                env={**os.environ, "PYTHONPATH": search},
+                # numpy's linear algebra, which we do not use, starts its threads at import
+                env={**os.environ, "PYTHONPATH": search, "OPENBLAS_NUM_THREADS": "1"},
             )
         finally:
             theirs.close()

@@ -6,13 +6,13 @@ Where the kernel refuses either, the same packets go one by one. No protocol her
 import contextlib
 import errno
 import socket
-import struct
 import time
 
 import numpy as np
 
 from imager.errors import CastError
-from imager.wire.packets import PACKET_BYTES, ByteArray
+from imager.wire.packets import ByteArray
+from imager.wire.session import PACKET_BYTES
 
 # Linux: include/uapi/linux/udp.h and asm-generic/socket.h; Python names only some of them.
 _UDP_SEGMENT = 103
@@ -161,18 +161,3 @@ def open_control(address: str, port: int) -> socket.socket:
         sock.close()
         raise CastError(f"cannot use UDP port {port} of {address}: {error.strerror}") from error
     return sock
-
-
-def interface_address(interface: str) -> str:
-    """The first IPv4 address of a network interface. Raises CastError when there is no such interface or address."""
-    import fcntl
-
-    if interface not in {name for _, name in socket.if_nameindex()}:
-        raise CastError(f"there is no interface {interface}; `ip link` shows them")
-    request = struct.pack("256s", interface.encode()[:15])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            answer = fcntl.ioctl(sock.fileno(), 0x8915, request)  # SIOCGIFADDR
-        except OSError as error:
-            raise CastError(f"{interface} has no IPv4 address; give it one: ip addr add ADDRESS/LENGTH") from error
-    return socket.inet_ntoa(answer[20:24])

@@ -12,7 +12,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,11 +29,12 @@ from imager.multicast.events import (
 )
 from imager.transport.caster import CastProcess, SenderAddress, SenderOptions
 from imager.transport.catalogue import Catalogue, CatalogueServer, fetch_catalogue, root_hash
-from imager.transport.endpoint import interface_address
 from imager.transport.file_source import FileChunks
+from imager.transport.interfaces import interface_address
 from imager.transport.receive import PreparedReceiver, ReceivedChunk, ReceiveProcess
+from imager.wire.announce import Announce, build_announce, parse_announce
 from imager.wire.messages import CastAddress
-from imager.wire.packets import SYMBOL_BYTES, Announce, Phase, build_announce, parse_announce
+from imager.wire.session import SYMBOL_BYTES, Phase
 
 DISCOVERY_GROUP = "239.77.0.1"
 DEFAULT_PORT = 7710
@@ -347,26 +347,20 @@ class _Sending:
             return self._until_ended(announcer, min_receivers, max_wait_s)
 
     def _hash(self) -> list[bytes]:
-        """The chunks' hashes, by two threads: BLAKE3 works without the GIL."""
+        """The chunks' hashes, while the sending process comes up."""
+        hashes: list[bytes] = []
         if not self._file_bytes:
-            return []
+            return hashes
         with (
             self._path.open("rb") as file,
             mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory,
             memoryview(memory) as view,
-            ThreadPoolExecutor(2) as threads,
         ):
-
-            def hash_one(start: int) -> bytes:
+            for start in range(0, self._file_bytes, CHUNK_BYTES):
                 with view[start : start + CHUNK_BYTES] as chunk:
-                    return blake3(chunk).digest()
-
-            starts = range(0, self._file_bytes, CHUNK_BYTES)
-            hashes = []
-            for start, digest in zip(starts, threads.map(hash_one, starts), strict=True):
-                hashes.append(digest)
+                    hashes.append(blake3(chunk).digest())
                 self._tell(FileCastProgress("hash", start, self._file_bytes))
-            return hashes
+        return hashes
 
     def _announce(self, catalogue_port: int) -> bytes:
         cast = self._cast

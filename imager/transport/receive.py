@@ -19,7 +19,7 @@ from imager.errors import CastError
 from imager.multicast.events import Accepted, ChunkAssembled, DoneAcknowledged, ReceiveStatistics, SessionLost
 from imager.transport.child import Child
 from imager.wire.messages import CastAddress
-from imager.wire.packets import SYMBOL_BYTES
+from imager.wire.session import SYMBOL_BYTES
 
 MIN_SLOTS = 4
 DEFAULT_MEMORY_BYTES = 128 << 20

@@ -7,13 +7,12 @@ the rest by `construct`. docs/wire.md describes the same bytes in words.
 """
 
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from construct import (
-    Array,
     Bytes,
     Const,
     Construct,
@@ -28,46 +27,13 @@ from construct import (
 )
 
 from imager.errors import PacketError
+from imager.wire.session import HEADER_BYTES, MAGIC, PACKET_BYTES, SYMBOL_BYTES, VERSION, Kind, Phase, Reject
 
-MAGIC = 0xCA
-VERSION = 1
-SYMBOL_BYTES = 1440
-"""Payload of a SOURCE or REPAIR: with IPv4 and UDP headers 1,484 bytes, within an Ethernet MTU of 1,500."""
-HEADER_BYTES = 16
-PACKET_BYTES = HEADER_BYTES + SYMBOL_BYTES
 MAX_NACK_RECORDS = 177
 """What fits one NACK of at most PACKET_BYTES."""
 MAX_CONTROL_BYTES = PACKET_BYTES
 
 ByteArray = npt.NDArray[np.uint8]
-
-
-class Kind(IntEnum):
-    """What a datagram is: the low four bits of its second byte."""
-
-    SOURCE = 0
-    REPAIR = 1
-    BEACON = 2
-    JOIN = 3
-    NACK = 4
-    STATUS = 5
-    DONE = 6
-    ACK = 7
-    ANNOUNCE = 8
-    LEAVE = 9
-
-
-class Phase(IntEnum):
-    """How far a session is, as its beacons say."""
-
-    WAITING = 0
-    """Receivers may join, nothing was sent."""
-    SENDING = 1
-    """The first pass: blocks below the beacon's frontier were sent once."""
-    REPAIRING = 2
-    """All was sent once; what is asked for is sent again."""
-    ENDED = 3
-    """Nothing more will be sent."""
 
 
 DATA_HEADER = np.dtype(
@@ -137,16 +103,6 @@ _STATUS_FORMAT = _format(Kind.STATUS, "receiver", *_REPORT, Terminated)
 _DONE_FORMAT = _format(Kind.DONE, "receiver", *_REPORT, Terminated)
 _LEAVE_FORMAT = _format(Kind.LEAVE, "receiver", "reason" / PascalString(Int8ub, "utf8"), Terminated)
 _ACK_FORMAT = _format(Kind.ACK, "receiver", "of" / Int8ub, "answer" / Int8ub, "reserved" / Const(bytes(2)), Terminated)
-_ANNOUNCE_FORMAT = _format(
-    Kind.ANNOUNCE,
-    "catalogue_port",
-    "data_port" / Int16ub,
-    "control_port" / Int16ub,
-    "group" / Array(4, Int8ub),
-    "name" / PascalString(Int8ub, "utf8"),
-    Terminated,
-)
-
 NACK_RECORDS_OFFSET = 36
 """Bytes before the first record of a NACK."""
 assert NACK_RECORDS_OFFSET + MAX_NACK_RECORDS * NACK_RECORD.itemsize <= PACKET_BYTES
@@ -248,30 +204,7 @@ class Ack:
     answer: Answer
 
 
-@dataclass(frozen=True, slots=True)
-class Announce:
-    """Sender to the discovery group: a file is on offer; `roomcast receive` finds it by this."""
-
-    session: int
-    catalogue_port: int
-    """TCP port of the sender that gives names, lengths and hashes."""
-    data_port: int
-    control_port: int
-    group: str
-    name: str
-
-
 Control = Join | Nack | Status | Done | Leave
-
-
-class Reject(StrEnum):
-    """Why a datagram was counted and dropped."""
-
-    NOT_OURS = "not a datagram of the cast"
-    OTHER_SESSION = "of another session"
-    UNKNOWN_RECEIVER = "of a receiver that was not admitted"
-    OUT_OF_RANGE = "of a block, symbol or row that does not exist"
-    UNSOLICITED = "not expected now"
 
 
 def _parse(format_: Struct, data: bytes | memoryview) -> Any:
@@ -373,31 +306,6 @@ def build_beacon(beacon: Beacon) -> bytes:
                 "sequence": beacon.sequence & 0xFFFFFFFF,
                 "frontier": beacon.frontier,
                 "phase": beacon.phase,
-            }
-        )
-    )
-
-
-def parse_announce(data: bytes | memoryview) -> Announce:
-    """A datagram of the discovery group. Raises PacketError and nothing else."""
-    parsed = _parse(_ANNOUNCE_FORMAT, data)
-    group = ".".join(str(part) for part in parsed.group)
-    return Announce(
-        parsed.session, parsed.catalogue_port, parsed.data_port, parsed.control_port, group, str(parsed.name)
-    )
-
-
-def build_announce(announce: Announce) -> bytes:
-    name = announce.name.encode()[:255].decode(errors="ignore")
-    return bytes(
-        _ANNOUNCE_FORMAT.build(
-            {
-                "session": announce.session,
-                "catalogue_port": announce.catalogue_port,
-                "data_port": announce.data_port,
-                "control_port": announce.control_port,
-                "group": [int(part) for part in announce.group.split(".")],
-                "name": name,
             }
         )
     )
