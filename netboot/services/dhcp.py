@@ -17,10 +17,11 @@ import structlog
 from netboot.dhcp.proxy import DhcpProxy
 from netboot.dhcp.reply import SERVER_PORT, Arrival, Delivery, Destination, Reply
 from netboot.errors import ServiceError, WireError
-from netboot.model import Ignored
+from netboot.model import BootFile, Ignored
 from netboot.services.counters import PacketCounters
 from netboot.services.interface import Interface, bind_udp
 from netboot.wire.dhcp import DhcpPacket, build_dhcp, parse_dhcp
+from netboot.wire.dhcp_options import MessageType
 from netboot.wire.frame import build_udp_frame
 from netboot.wire.pxe import PXE_PORT
 
@@ -138,27 +139,36 @@ class DhcpService:
             self._answer(each, request, arrival)
 
     def _answer(self, each: _Socket, request: DhcpPacket, arrival: Arrival) -> None:
+        """A boundary: one packet that cannot be answered, or a database that is away, does not end the service."""
         try:
             outcome = self._responder.respond(request, arrival)
             if isinstance(outcome, Reply):
                 self._send(each, outcome)
+            self._note(request, outcome)
+            if self._on_exchange is not None:
+                self._on_exchange(request, arrival, outcome)
         except OSError as error:
             self.counters.failed[f"send: {error.strerror}"] += 1
             _log.warning("dhcp answer not sent", mac=request.mac, cause=error.strerror)
-            return
-        except Exception:  # a task's boundary: one packet, or a database that is away, does not end the service
+        except Exception:
             self.counters.failed["answer"] += 1
             _log.exception("dhcp answer failed", mac=request.mac)
-            return
+
+    def _note(self, request: DhcpPacket, outcome: Reply | Ignored) -> None:
         if isinstance(outcome, Ignored):
             self.counters.ignore(outcome.reason)
             _log.debug("dhcp ignored", packet=request.summary(), reason=outcome.reason)
-        else:
-            kind = outcome.packet.message_type
-            self.counters.answered[kind.name if kind else "BOOTP"] += 1
-            _log.debug("dhcp answered", packet=request.summary(), answer=outcome.packet.summary())
-        if self._on_exchange is not None:
-            self._on_exchange(request, arrival, outcome)
+            return
+        kind = outcome.packet.message_type
+        self.counters.answered[kind.name if kind else "BOOTP"] += 1
+        if kind is MessageType.ACK and request.message_type is MessageType.REQUEST:
+            given = str(outcome.packet.yiaddr)
+            boot = outcome.boot.name if isinstance(outcome.boot, BootFile) else outcome.boot.reason
+            _log.info("dhcp lease", mac=request.mac, address=given, boot=boot)
+        elif kind is MessageType.NAK:
+            reason = outcome.boot.reason if isinstance(outcome.boot, Ignored) else ""
+            _log.info("dhcp refused", mac=request.mac, reason=reason)
+        _log.debug("dhcp answered", packet=request.summary(), answer=outcome.packet.summary())
 
     def _send(self, each: _Socket, reply: Reply) -> None:
         payload = build_dhcp(reply.packet)
