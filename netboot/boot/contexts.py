@@ -65,6 +65,8 @@ class AgentContext(TemplateContext):
     machine: str
     reason: str
     arguments: tuple[str, ...] = ()
+    serial: bool = False
+    """See LocalContext."""
 
     def __post_init__(self) -> None:
         if self.mac and not _MAC.fullmatch(self.mac):
@@ -108,6 +110,9 @@ class LocalContext(TemplateContext):
     )
     """UEFI programs to look for, the first found is started. The fallback path comes last: shim's fallback program
     there may write boot entries and restart the machine."""
+    serial: bool = False
+    """On BIOS speak on the first serial port too. Off, because firmware that redirects its console there (UEFI does,
+    and most servers' BIOS) would show everything twice."""
 
 
 GrubContext = FirstStageContext | AgentContext | LocalContext

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from netboot.boot.contexts import AgentContext, BootKind, FirstStageContext, LocalContext, NextBoot
 from netboot.boot.render import Renderer
-from netboot.boot.selection import BIOS_GRUB, UEFI_SHIM
+from netboot.boot.selection import BIOS_GRUB, UEFI_GRUB, UEFI_SHIM
 from netboot.model import Ignored
 
 _LONGEST_PATH = 255
@@ -59,6 +59,8 @@ class BootSettings:
     http_port: int
     key: str
     """Ed25519 public key that signs manifests: 64 hexadecimal digits, lower case."""
+    serial: bool = False
+    """GRUB speaks on the first serial port of a BIOS machine too; see LocalContext."""
 
 
 class BootFiles:
@@ -77,7 +79,9 @@ class BootFiles:
         self._files = {
             BIOS_GRUB: boot_directory / "bios" / "core.0",
             UEFI_SHIM: boot_directory / "uefi" / "shimx64.efi",
+            UEFI_GRUB: boot_directory / "uefi" / "grub.efi",
             "uefi/grubx64.efi": boot_directory / "uefi" / "grubx64.efi",
+            # Where shim 16 looks when the DHCP answer named its file in option 67 and left the `file` field empty.
             "grubx64.efi": boot_directory / "uefi" / "grubx64.efi",
             "agent/vmlinuz": agent_directory / "vmlinuz",
             "agent/initrd.img": agent_directory / "initrd.img",
@@ -112,7 +116,8 @@ class BootFiles:
     def _machine(self, mac: str) -> BootContent:
         step = self._next_boot(mac) if mac else NextBoot(BootKind.AGENT, reason="this machine did not tell its MAC")
         if step.kind is BootKind.LOCAL:
-            return _rendered(self._renderer.render_grub(LocalContext(machine=step.machine, reason=step.reason)))
+            local = LocalContext(step.machine, step.reason, serial=self._settings.serial)
+            return _rendered(self._renderer.render_grub(local))
         context = AgentContext(
             server=str(self._settings.server),
             http_port=self._settings.http_port,
@@ -121,6 +126,7 @@ class BootFiles:
             machine=step.machine,
             reason=step.reason,
             arguments=step.arguments,
+            serial=self._settings.serial,
         )
         return _rendered(self._renderer.render_grub(context))
 

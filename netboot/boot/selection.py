@@ -14,6 +14,8 @@ BIOS_GRUB = "bios/core.0"
 """Path in the TFTP tree of our own i386-pc-pxe GRUB."""
 UEFI_SHIM = "uefi/shimx64.efi"
 """Path in the TFTP tree of Debian's signed shim, which fetches `grubx64.efi` itself."""
+UEFI_GRUB = "uefi/grub.efi"
+"""Path in the TFTP tree of our own x86_64-efi GRUB, which nobody signed."""
 
 BIOS_ARCHES = frozenset({0})
 """Option 93: Intel x86PC."""
@@ -29,27 +31,42 @@ class _Row:
     arches: frozenset[int]
     name: str
     because: str
+    name_by_proxy: str
+    """What a client is told when another DHCP server gives it its address."""
 
 
 _TABLE = (
-    _Row(Firmware.BIOS, BIOS_ARCHES, BIOS_GRUB, "a PXE ROM starts one program in real mode: GRUB made for PXE"),
-    _Row(Firmware.UEFI_X64, UEFI_X64_ARCHES, UEFI_SHIM, "Secure Boot accepts shim, and shim accepts Debian's GRUB"),
-    _Row(Firmware.IPXE_BIOS, BIOS_ARCHES, BIOS_GRUB, "iPXE is a PXE ROM too, and GRUB uses its driver"),
-    _Row(Firmware.IPXE_UEFI_X64, UEFI_X64_ARCHES, UEFI_SHIM, "iPXE starts UEFI programs, and Secure Boot still holds"),
+    _Row(
+        Firmware.BIOS, BIOS_ARCHES, BIOS_GRUB, "a PXE ROM starts one program in real mode: GRUB made for PXE", BIOS_GRUB
+    ),
+    _Row(Firmware.UEFI_X64, UEFI_X64_ARCHES, UEFI_SHIM, "Secure Boot accepts shim, and shim Debian's GRUB", UEFI_GRUB),
+    _Row(Firmware.IPXE_BIOS, BIOS_ARCHES, BIOS_GRUB, "iPXE is a PXE ROM too, and GRUB uses its driver", BIOS_GRUB),
+    _Row(
+        Firmware.IPXE_UEFI_X64,
+        UEFI_X64_ARCHES,
+        UEFI_SHIM,
+        "iPXE starts UEFI programs, and Secure Boot still holds",
+        UEFI_GRUB,
+    ),
 )
 
 
-def select_boot_file(client: BootClient, server: IPv4Address, http_port: int = 80) -> BootFile | Ignored:
+def select_boot_file(
+    client: BootClient, server: IPv4Address, http_port: int = 80, *, by_proxy: bool = False
+) -> BootFile | Ignored:
     """The file that `server` offers to `client`, or why there is none.
 
     `http_port` is where the appliance serves `/boot/`; no firmware is told an http:// name at present.
+    `by_proxy`: we are a proxy beside another DHCP server. Debian's signed GRUB asks the server of the DHCP ACK for its
+    configuration, and a proxy does not write the ACK: so UEFI gets our own GRUB, which knows our address and which
+    Secure Boot refuses.
     """
     del http_port
     if client.arch in UEFI_HTTP_ARCHES:
         return Ignored(f"arch {client.arch} is UEFI HTTP boot: enable PXE (IPv4) in the firmware's settings")
     for row in _TABLE:
         if row.firmware is client.firmware and client.arch in row.arches:
-            return BootFile(server, row.name)
+            return BootFile(server, row.name_by_proxy if by_proxy else row.name)
     return Ignored(
         f"no boot file for {client.firmware.value} with arch {client.arch}: only BIOS and UEFI x64 are served"
     )
