@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
     def list_(socket: Socket = None, as_json: Json = False) -> None:
         """Every machine that has registered: each does when it boots from the network for the first time."""
         from netboot.cli.client import ApplianceClient
-        from netboot.cli.output import age_text, bytes_text, console, make_table, print_json
+        from netboot.cli.output import age_text, bytes_text, console, make_table, memory_text, print_json
 
         with ApplianceClient(socket) as appliance:
             machines = appliance.get("/api/v1/machines")
@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
                     facts["boot_mac"],
                     facts["address"],
                     facts["firmware"],
-                    bytes_text(facts["memory_bytes"]),
+                    memory_text(facts["memory_bytes"]),
                     disks,
                     ", ".join(machine["groups"]),
                     age_text(machine["seen_s"]),
@@ -116,7 +116,7 @@ def _quoted(name: str) -> str:
 
 
 def _show(machine: dict[str, Any]) -> None:
-    from netboot.cli.output import age_text, bytes_text, console, make_table
+    from netboot.cli.output import age_text, bytes_text, console, make_table, memory_text
 
     facts = machine["inventory"]
     secure = ", Secure Boot on" if facts["secure_boot"] else ""
@@ -129,7 +129,7 @@ def _show(machine: dict[str, Any]) -> None:
         ("UUID", facts["system_uuid"]),
         ("firmware", facts["firmware"] + secure),
         ("processor", f"{facts['cpu_count']} x {facts['cpu_model']}"),
-        ("memory", bytes_text(facts["memory_bytes"])),
+        ("memory", memory_text(facts["memory_bytes"])),
         ("address", facts["address"]),
         ("registered", f"{age_text(machine['seen_s'])}, first {age_text(machine['registered_s'])}"),
         ("agent", f"{facts['agent_version']}, up {facts['boot_s']:.1f} s after its kernel"),

@@ -26,6 +26,11 @@ def bytes_text(count: float) -> str:
     raise AssertionError
 
 
+def memory_text(count: float) -> str:
+    """Main memory, as it is sold: powers of two."""
+    return f"{count / 2**30:.3g} GiB"
+
+
 def rate_text(bytes_per_s: float) -> str:
     """As networks are measured: Mbit/s."""
     return f"{bytes_per_s * 8 / 1e6:,.0f} Mbit/s" if bytes_per_s else ""

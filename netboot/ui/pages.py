@@ -20,7 +20,7 @@ from netboot.deployment.live import Changes
 from netboot.deployment.overview import Overview, SessionView
 from netboot.deployment.states import OPEN_SESSION_STATES
 from netboot.errors import NetbootError, UnknownError
-from netboot.ui.words import ago, clock_time, duration, megabits, size
+from netboot.ui.words import ago, clock_time, duration, megabits, memory, size
 
 STREAM_INTERVAL_S = 0.5
 STREAM_SILENCE_S = 5.0
@@ -136,7 +136,7 @@ def build_environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(size=size, ago=ago, duration=duration, megabits=megabits, clock_time=clock_time)
+    environment.filters.update(size=size, memory=memory, ago=ago, duration=duration, megabits=megabits, clock_time=clock_time)
     environment.tests["open_session"] = is_open
     return environment
 

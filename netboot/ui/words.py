@@ -14,6 +14,11 @@ def size(count: float) -> str:
     raise AssertionError
 
 
+def memory(count: float) -> str:
+    """Main memory, as it is sold: powers of two."""
+    return f"{count / 2**30:.3g} GiB"
+
+
 def megabits(bytes_per_s: float) -> str:
     """A rate as networks are measured."""
     return f"{bytes_per_s * 8 / 1e6:,.0f} Mbit/s"
