@@ -134,6 +134,13 @@ def part_of(source: Path, start_bytes: int, size_bytes: int) -> Iterator[Path]:
     if node is not None:
         yield node
         return
+    with loop_device(source, start_bytes, size_bytes) as loop:
+        yield loop
+
+
+@contextmanager
+def loop_device(source: Path, start_bytes: int, size_bytes: int) -> Iterator[Path]:
+    """A read-only loop device over a range of `source`. Raises ToolError."""
     place = [f"--offset={start_bytes}", f"--sizelimit={size_bytes}"]
     loop = Path(run(["losetup", "--find", "--show", "--read-only", *place, source]).strip())
     descriptor = -1

@@ -10,6 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from imager.disk.clean import why_not_clean
 from imager.disk.devices import part_of
 from imager.disk.partitions import Layout
 from imager.errors import SourceError, ToolError
@@ -26,7 +27,6 @@ PARTCLONE = {
     "exfat": "partclone.exfat",
     "xfs": "partclone.xfs",
     "btrfs": "partclone.btrfs",
-    "f2fs": "partclone.f2fs",
 }
 """blkid's name of a file system: the program that maps it."""
 
@@ -94,6 +94,9 @@ def _map_part(source: Path, start: int, size: int, filesystem: str) -> tuple[lis
         return everything, f"{filesystem} is imaged raw" if filesystem else "no known file system"
     try:
         with part_of(source, start, size) as device, tempfile.TemporaryDirectory(prefix="roomcast-map-") as directory:
+            reason = why_not_clean(device, filesystem)
+            if reason:
+                return everything, f"{filesystem}: {reason}"
             target, log = Path(directory) / "map", Path(directory) / "log"
             run([program, "-D", "-q", "-L", log, "-s", device, "-o", target])
             rows = parse_domain_map(target.read_text())

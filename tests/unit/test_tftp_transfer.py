@@ -135,6 +135,42 @@ def test_a_window_whose_first_block_was_lost_is_sent_again_when_the_client_says_
     assert acknowledge(transfer, 4, 0.03) == []  # once; then the timer decides
 
 
+def test_one_lost_block_does_not_send_every_later_window_twice() -> None:
+    """Packets take 10 ms each way; the client answers an old block with its last ACK again, as atftp does."""
+    transfer = a_transfer(512 * 200, window=4)
+    now, count, received, lost = 0.0, 0, 0, False
+    on_the_way: list[tuple[float, int, bytes]] = []
+    while not transfer.is_over:
+        outgoing = transfer.datagrams_to_send(now)
+        for order, (data, _) in enumerate(outgoing):
+            count += 1
+            packet = parse_tftp(data)
+            assert isinstance(packet, Data)
+            if packet.block == 21 and not lost:  # the first block of a window
+                lost = True
+            else:
+                on_the_way.append((now + 0.010 + order * 1e-5, packet.block, b""))
+        on_the_way.sort()
+        deadline = transfer.next_timeout()
+        assert deadline is not None
+        if not on_the_way or on_the_way[0][0] > deadline:
+            now = deadline
+            transfer.handle_timeout(now)
+            continue
+        now, block, ack = on_the_way.pop(0)
+        if ack:
+            transfer.receive_datagram(ack, PEER, now)
+        elif block == received + 1:
+            received += 1
+            if received % 4 == 0 or received == 201:
+                on_the_way.append((now + 0.010, 0, build_ack(received)))
+        else:
+            on_the_way.append((now + 0.010, 0, build_ack(received)))
+    assert lost
+    assert count <= 201 + 2 * 4
+    assert now < 51 * 0.02 + 0.5
+
+
 def test_a_window_is_resumed_after_the_block_that_arrived() -> None:
     transfer = a_transfer(512 * 64, window=4)
     blocks(transfer)
