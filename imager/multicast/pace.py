@@ -59,10 +59,12 @@ class RateControl:
     DOUBLE_S = 0.03
     """The rate doubles in this time until the first cut."""
     GROW_S = 0.05
-    GROWTH = 1.05
+    GROWTH = 1.08
     """After a cut the rate grows by this in GROW_S."""
     MIN_PACKETS = 64
-    """A report over fewer packets says too little."""
+    """A report over fewer packets says too little..."""
+    MIN_S = 0.02
+    """...and so does one over a shorter time."""
     STALE_S = 3.0
     """A report over a longer time is of a receiver that was away: it says nothing about the rate now."""
 
@@ -111,17 +113,19 @@ class RateControl:
         if now - since > self.STALE_S or received < 0:
             self._seen[receiver] = (report, now)
             return None
-        if offered < self.MIN_PACKETS or now - since < 0.01:
+        if offered < self.MIN_PACKETS or now - since < self.MIN_S:
             return None
         self._seen[receiver] = (report, now)
         bits_a_second = FRAME_BYTES * 8 / (now - since)
         taken_bps = (received - dropped) * bits_a_second
         # what was sent before the last cut says nothing about the rate since, however late it is seen (full buffers)
         if self._cut_at is None or extend(sequence, old.heard) >= self._cut_at:
-            self._judge((lost + dropped) / offered, offered * bits_a_second, taken_bps, sequence, now)
+            self._judge((lost + dropped) / offered, offered * bits_a_second, taken_bps, sequence, now, lost < dropped)
         return taken_bps
 
-    def _judge(self, loss: float, offered_bps: float, taken_bps: float, sequence: int, now: float) -> None:
+    def _judge(
+        self, loss: float, offered_bps: float, taken_bps: float, sequence: int, now: float, memory_full: bool
+    ) -> None:
         if loss <= self._borne:
             self._episode = None
             return
@@ -134,4 +138,6 @@ class RateControl:
             return
         self._cut_at = sequence
         self._grown_at = now
-        self._rate = max(self.FLOOR_BPS, sent_bps * 0.2, min(sent_bps * 0.9, taken_bps * 0.95))
+        # memory fills and drains by whole chunks: over a short time what was taken may be none, which says nothing
+        least = 0.5 if memory_full else 0.1
+        self._rate = max(self.FLOOR_BPS, sent_bps * least, min(sent_bps * 0.9, taken_bps * 0.95))
