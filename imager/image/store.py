@@ -9,23 +9,21 @@ or another, sees all of it or nothing. A version holds the packs of the chunks t
 
 import contextlib
 import dataclasses
-import fcntl
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from imager.errors import ChunkError, ManifestError, StoreError, UnknownImage
 from imager.image.chunks import Decompressor
 from imager.image.keys import public_key_bytes
+from imager.image.locks import LOCK_NAME, lock_directory, locked, remove_dead
 from imager.image.manifest import Chunk, ImageKind, Manifest, build_signed, check_name, parse_signed
 from imager.image.packs import (
     INDEX_NAME,
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
     from imager.image.verify import VerifyReport
 
 MANIFEST_NAME = "manifest"
-_LOCK_NAME = "lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,14 +250,15 @@ class StoreWriter:
         self._mine: dict[bytes, PackEntry] = {}
         self._sound: dict[bytes, PackEntry] = {}
         self._finished = False
+        self._failure = ""
         try:
             writing = store.root / "writing"
             writing.mkdir(parents=True, exist_ok=True)
             store.versions_root.mkdir(exist_ok=True)
-            with _locked(store.root / "writers.lock"):
-                _remove_dead(writing)
+            with locked(store.root / "writers.lock"):
+                remove_dead(writing)
                 self.directory = Path(tempfile.mkdtemp(dir=writing))
-                self._living = _lock_directory(self.directory)
+                self._living = lock_directory(self.directory)
         except OSError as error:
             raise StoreError(f"the image store {store.root} cannot be written: {error}") from error
 
@@ -305,7 +303,8 @@ class StoreWriter:
                 if self._pack.is_full:
                     self._close_pack()
             except OSError as error:
-                raise StoreError(f"the image store {self._store.root} cannot be written: {error}") from error
+                self._failure = f"the image store {self._store.root} cannot be written: {error}"
+                raise StoreError(self._failure) from error
 
     def publish(self, manifest: Manifest) -> Manifest:
         """Sign `manifest` as the next version of its name and make it visible, all at once.
@@ -363,13 +362,13 @@ class StoreWriter:
         for path in [*self.directory.glob("*" + PACK_SUFFIX), self.directory / INDEX_NAME]:
             fsync_path(path)
         name_directory = self._store.versions_root / check_name(manifest.name)
-        with _locked(self._store.root / "writers.lock"):
+        with locked(self._store.root / "writers.lock"):
             name_directory.mkdir(exist_ok=True)
             version = max(self._store._versions(manifest.name), default=0) + 1
             manifest = dataclasses.replace(manifest, version=version)
             (self.directory / MANIFEST_NAME).write_bytes(build_signed(manifest, self._key))
             fsync_path(self.directory / MANIFEST_NAME)
-            (self.directory / _LOCK_NAME).unlink()
+            (self.directory / LOCK_NAME).unlink()
             self.directory.chmod(0o755)
             fsync_path(self.directory)
             final = name_directory / str(version)
@@ -389,6 +388,8 @@ class StoreWriter:
     def _check_open(self) -> None:
         if self._finished:
             raise ValueError("this writer has published or was closed")
+        if self._failure:  # its pack has an end that no entry describes
+            raise StoreError(self._failure)
 
 
 class StoredImage:
@@ -418,41 +419,3 @@ def read_first_sound(places: tuple[StoredAt, ...]) -> bytes:
         with contextlib.suppress(StoreError):
             return read_stored(place)
     return read_stored(places[-1])
-
-
-def manifest_hash(signed: bytes) -> bytes:
-    """The manifest hash of signed bytes, without parsing them."""
-    return blake3(signed[:-100]).digest()
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock_directory(directory: Path) -> int:
-    descriptor = os.open(directory / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return descriptor
-
-
-def _remove_dead(writing: Path) -> None:
-    """Remove what writers left that were killed: their lock went with them."""
-    for directory in writing.iterdir():
-        try:
-            descriptor = os.open(directory / _LOCK_NAME, os.O_RDWR)
-        except FileNotFoundError:
-            shutil.rmtree(directory, ignore_errors=True)
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            continue
-        finally:
-            os.close(descriptor)
-        shutil.rmtree(directory, ignore_errors=True)

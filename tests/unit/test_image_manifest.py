@@ -20,7 +20,6 @@ from imager.image.manifest import (
     parse_signed,
     parse_unsigned,
 )
-from imager.image.store import manifest_hash
 
 
 def test_a_signed_manifest_is_read_as_it_was_written() -> None:
@@ -28,7 +27,7 @@ def test_a_signed_manifest_is_read_as_it_was_written() -> None:
     data = build_signed(manifest, KEY)
     assert parse_signed(data, public_key_bytes(KEY)) == manifest
     assert parse_unsigned(manifest.body()) == manifest
-    assert manifest_hash(data) == manifest.hash
+    assert data[:-100] == manifest.body()
 
 
 def test_an_image_without_used_bytes_has_a_manifest() -> None:

@@ -254,3 +254,23 @@ def test_a_manifest_moved_to_another_name_is_refused(tmp_path: Path) -> None:
 def test_a_store_without_a_key_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="reading only"):
         ImageStore(tmp_path).writer()
+
+
+@pytest.mark.root
+def test_a_full_disk_ends_a_capture_with_one_clear_line_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", tmp_path / "images"], check=True)
+    try:
+        store = a_store(tmp_path)
+        manifest, stored = image_of(WINDOWS)
+        with store.writer() as writer:
+            with pytest.raises(StoreError, match="No space left"):
+                for digest, (data, raw_bytes) in stored.items():
+                    writer.put(digest, data, raw_bytes)
+            with pytest.raises(StoreError, match="No space left"):
+                writer.publish(manifest)
+        assert store.images() == [] and not list(store.root.rglob("*.pack"))
+        publish(store, WINDOWS[:1])
+        assert verify_image(store, "lab").ok
+    finally:
+        subprocess.run(["umount", tmp_path / "images"], check=True)
