@@ -70,8 +70,10 @@ LIBRARIES = (
     "usr/lib/x86_64-linux-gnu/libisal.so.2",
     "usr/lib/x86_64-linux-gnu/libgcc_s.so.1",
     "usr/lib/x86_64-linux-gnu/libblkid.so.1",
+    "usr/lib/x86_64-linux-gnu/ossl-modules/legacy.so",
 )
-"""Opened by name while running, so that no loader tells of them. libgcc_s: threads that end."""
+"""Opened by name while running, so that no loader tells of them. libgcc_s: threads that end; legacy: cryptography loads
+OpenSSL's old ciphers before it does anything."""
 
 BLANKED = ("usr/lib/x86_64-linux-gnu/libicudata.so.72",)
 """Libraries that must be there to be linked but whose 30 MB of tables nothing here reads: wimlib's XML is UTF-16, which
@@ -109,13 +111,10 @@ PYTHON_UNWANTED = (
     "usr/lib/python3.11/ensurepip",
     "usr/lib/python3.11/idlelib",
     "usr/lib/python3.11/dist-packages",
-    "usr/lib/python3.11/doctest.py",
     "usr/lib/python3.11/lib2to3",
     "usr/lib/python3.11/lib-dynload/_ssl*",
     "usr/lib/python3.11/lib-dynload/nis*",
     "usr/lib/python3.11/mailbox.py",
-    "usr/lib/python3.11/pdb.py",
-    "usr/lib/python3.11/pydoc.py",
     "usr/lib/python3.11/turtle.py",
     "usr/lib/python3.11/lib-dynload/_curses*",
     "usr/lib/python3.11/lib-dynload/_dbm*",
@@ -131,7 +130,6 @@ PYTHON_UNWANTED = (
     "usr/lib/python3.11/wsgiref",
     "usr/lib/python3.11/dbm",
     "usr/lib/python3/dist-packages/pkg_resources",
-    "usr/lib/python3/dist-packages/numpy/core/_*_tests.*",
     "usr/lib/python3/dist-packages/numpy/core/_simd.*",
     "usr/lib/python3/dist-packages/numpy/core/include",
     "usr/lib/python3/dist-packages/numpy/distutils",
@@ -150,6 +148,19 @@ PYTHON_UNWANTED = (
     "*.c",
 )
 """Patterns of what is left out of PYTHON_TREES; a directory goes with all that is in it."""
+
+CHECKED_IMPORTS = (
+    "blake3",
+    "construct",
+    "cryptography.hazmat.backends.openssl.backend",
+    "ctypes",
+    "http.client",
+    "multiprocessing.connection",
+    "numpy",
+    "xml.etree.ElementTree",
+    "zstandard",
+)
+"""What must import after the choice, or PYTHON_UNWANTED says too much."""
 
 DATA = ("etc/mke2fs.conf",)
 
