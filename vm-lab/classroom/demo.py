@@ -116,8 +116,8 @@ def _play(scenario: Scenario, options: Options, steps: Steps) -> bool:
         steps.say(f"{len(machines)} of {len(machines)} machines proven")
         return True
     steps.say(f"not proven: {', '.join(unproven)}")
-    for seat in (m for m in scenario.machines if m.spec.name in unproven):
-        _show_log(f"{seat.spec.name}: {'; '.join(doubts[seat.spec.name])}", seat.serial.path, steps.console)
+    for machine in (m for m in scenario.machines if m.spec.name in unproven):
+        _show_log(machine.spec.name, machine.serial.path, steps.console)
     _show_log("roomcast serve", scenario.serve_log, steps.console)
     return False
 
@@ -146,7 +146,7 @@ def _keep(run: Run, scenario: Scenario, console: Console) -> None:
 def _explain(error: Exception, scenario: Scenario | None, console: Console) -> None:
     console.print(f"\nvm-lab/demo: {error}", markup=False, highlight=False, soft_wrap=True)
     if isinstance(error, LabError) and error.log:
-        console.print(_indented(error.log), markup=False, highlight=False)
+        console.print(_indented(error.log), markup=False, highlight=False, soft_wrap=True)
     if scenario is not None:
         _show_log("roomcast serve", scenario.serve_log, console)
 
@@ -154,7 +154,7 @@ def _explain(error: Exception, scenario: Scenario | None, console: Console) -> N
 def _show_log(title: str, log: Path, console: Console) -> None:
     if said := last_lines(log):
         console.print(f"\n{title}; last lines of {log.name}:", markup=False, highlight=False, soft_wrap=True)
-        console.print(_indented(said), markup=False, highlight=False)
+        console.print(_indented(said), markup=False, highlight=False, soft_wrap=True)
 
 
 def _indented(text: str) -> str:

@@ -7,6 +7,7 @@ from rich.table import Table
 from classroom.proof import ImageFacts, MachineProof
 
 MACHINES_A_TABLE = 4
+LONGEST_DOUBT = 160
 
 
 def proof_tables(
@@ -26,7 +27,7 @@ def proof_tables(
         for label, cells in _rows(some, image, loss_percent):
             table.add_row(label, *cells)
         table.add_section()
-        table.add_row("proven", *("; ".join(doubts[m.name]) or "yes" for m in some))
+        table.add_row("proven", *(_shortened("; ".join(doubts[m.name])) or "yes" for m in some))
         tables.append(table)
     return tables
 
@@ -44,7 +45,7 @@ def _rows(some: Sequence[MachineProof], image: ImageFacts, loss_percent: float) 
         ("chunks verified", [f"{r.chunks_verified} of {image.chunks}" if r else "-" for r in reports]),
         ("bytes received", [f"{r.received_bytes:,}" if r else "-" for r in reports]),
         ("repair packets", [f"{r.repair_packets:,}" if r else "-" for r in reports]),
-        ("packets lost, as it says", [f"{r.lost_packets:,}" if r else "-" for r in reports]),
+        ("packets lost", [f"{r.lost_packets:,}" if r else "-" for r in reports]),
     ]
     if loss_percent:
         rows.append(("packets dropped on the way", [f"{machine.dropped_packets:,}" for machine in some]))
@@ -59,3 +60,7 @@ def _rows(some: Sequence[MachineProof], image: ImageFacts, loss_percent: float) 
 
 def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f} s"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_DOUBT else text[: LONGEST_DOUBT - 3] + "..."
