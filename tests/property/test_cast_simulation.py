@@ -1,0 +1,173 @@
+"""Whole casts over a modelled network: identical bytes or a stated failure, at an end, with bounded sending.
+
+The simulator compares the bytes of every chunk that it is handed. A run that fails is run again by its seed, which
+pytest shows in the test's name.
+"""
+
+import random
+
+import pytest
+
+from imager.multicast.erasure import TableCode
+from imager.multicast.layout import CastLayout
+from imager.multicast.simulate import Outcome, Scenario, simulate
+
+
+def sent_packets(outcome: Outcome) -> int:
+    statistics = outcome.statistics
+    return statistics.source_packets + statistics.resent_packets + statistics.repair_packets
+
+
+def overhead(scenario: Scenario, outcome: Outcome) -> float:
+    return sent_packets(outcome) / CastLayout(scenario.stored_lengths).symbol_count
+
+
+def all_hold_all(scenario: Scenario, outcome: Outcome) -> bool:
+    return outcome.held == {
+        number: set(scenario.wanted.get(number, range(len(scenario.stored_lengths))))
+        for number in range(scenario.receivers)
+    }
+
+
+def a_random_scenario(seed: int) -> Scenario:
+    chance = random.Random(seed)
+    receivers = chance.randint(1, 6)
+    numbers = range(receivers)
+    chunks = chance.randint(1, 12)
+    lengths = tuple(chance.choice([1, 1_000, 1_440, 1_441, 40_000, 288_000, 300_001, 600_000]) for _ in range(chunks))
+    return Scenario(
+        seed=seed,
+        receivers=receivers,
+        stored_lengths=lengths,
+        loss=chance.choice([0, 0.001, 0.01, 0.05, 0.2]),
+        duplicate=chance.choice([0, 0.02]),
+        reorder=chance.choice([0, 0.1]),
+        delay_s=chance.choice([0.0001, 0.001, 0.01]),
+        line_bps=chance.choice([1e8, 1e9, 1e10]),
+        slots=chance.choice([4, 16, 64]),
+        disk_s=chance.choice([0, 0.005]),
+        wrong_chunks=chance.choice([0, 0.1]),
+        joins_at={n: chance.uniform(0.005, 0.1) for n in numbers if n and chance.random() < 0.2},
+        vanishes_at={n: chance.uniform(0.0, 0.1) for n in numbers if n and chance.random() < 0.1},
+        away={n: (0.03, chance.uniform(0.05, 1.0)) for n in numbers if n and chance.random() < 0.1},
+        wanted={
+            n: tuple(sorted(chance.sample(range(chunks), chance.randint(1, chunks))))
+            for n in numbers
+            if chance.random() < 0.3
+        },
+    )
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_every_receiver_gets_all_it_wants_or_a_stated_failure(seed: int) -> None:
+    scenario = a_random_scenario(seed)
+    outcome = simulate(scenario)
+    assert outcome.ended_at < scenario.max_time_s, "the session did not end"
+    for number, held in outcome.held.items():
+        wanted = set(scenario.wanted.get(number, range(len(scenario.stored_lengths))))
+        assert held <= wanted
+        if held != wanted:
+            assert number in outcome.failed or number in outcome.lost
+    lost = [number for number in outcome.failed if number not in scenario.vanishes_at]
+    assert all(number in scenario.joins_at for number in lost), "only a vanished or a too late receiver fails"
+    assert overhead(scenario, outcome) < 40
+
+
+def test_the_same_seed_runs_the_same_cast() -> None:
+    assert simulate(a_random_scenario(11)) == simulate(a_random_scenario(11))
+
+
+def test_without_loss_nothing_is_sent_twice_and_nothing_is_asked_for() -> None:
+    scenario = Scenario(seed=1, receivers=8)
+    outcome = simulate(scenario)
+    assert all_hold_all(scenario, outcome)
+    assert overhead(scenario, outcome) == 1
+    assert outcome.statistics.nacks == 0
+
+
+@pytest.mark.parametrize("code", [None, TableCode()], ids=["isa-l", "numpy"])
+def test_repair_is_for_all_receivers_at_once(code: TableCode | None) -> None:
+    """1 % loss at each of 8: their losses together are 8 %, the most of any one in a block about 3 %."""
+    scenario = Scenario(seed=2, receivers=8, loss=0.01, stored_lengths=(576_000,) * 20)
+    outcome = simulate(scenario, code)
+    assert all_hold_all(scenario, outcome)
+    assert overhead(scenario, outcome) < 1.035
+
+
+def test_more_receivers_cost_hardly_more() -> None:
+    few = Scenario(seed=3, receivers=1, loss=0.01, stored_lengths=(576_000,) * 10)
+    many = Scenario(seed=3, receivers=60, loss=0.01, stored_lengths=(576_000,) * 10)
+    outcome = simulate(many)
+    assert all_hold_all(many, outcome)
+    assert overhead(many, outcome) < 1.05
+    assert outcome.statistics.elapsed_s < simulate(few).statistics.elapsed_s * 1.5
+
+
+def test_repair_goes_beside_new_data_and_never_instead_of_it() -> None:
+    clean = simulate(Scenario(seed=4, receivers=4, stored_lengths=(576_000,) * 20))
+    lossy = simulate(Scenario(seed=4, receivers=4, loss=0.05, stored_lengths=(576_000,) * 20))
+    assert lossy.statistics.first_pass_s < clean.statistics.first_pass_s * 1.15
+
+
+def test_a_late_joiner_gets_what_it_lacks_and_costs_no_more() -> None:
+    scenario = Scenario(seed=5, receivers=3, stored_lengths=(576_000,) * 20, joins_at={2: 0.06})
+    outcome = simulate(scenario)
+    assert all_hold_all(scenario, outcome)
+    missed = (0.06 - scenario.begins_at) / outcome.statistics.first_pass_s
+    assert overhead(scenario, outcome) < 1 + missed * 1.1
+
+
+def test_a_joiner_after_the_first_pass_gets_all_of_it() -> None:
+    scenario = Scenario(
+        seed=6, receivers=2, stored_lengths=(576_000,) * 6, joins_at={1: 0.2}, away={0: (0.03, 0.4)}, loss=0.01
+    )
+    outcome = simulate(scenario)
+    assert all_hold_all(scenario, outcome)
+
+
+def test_a_vanished_receiver_is_failed_after_the_stated_time_and_holds_nobody_up() -> None:
+    scenario = Scenario(seed=7, receivers=4, loss=0.01, vanishes_at={2: 0.03}, silence_timeout_s=3)
+    outcome = simulate(scenario)
+    assert outcome.failed == {2: "silent for 3 s"}
+    others = [at for number, at in outcome.finished_at.items() if number != 2]
+    alone = simulate(Scenario(seed=7, receivers=3, loss=0.01))
+    assert len(others) == 3
+    assert max(others) < max(alone.finished_at.values()) * 1.5
+    assert 3 <= outcome.statistics.elapsed_s < 3.2
+
+
+def test_a_receiver_that_was_away_comes_back_to_the_same_session() -> None:
+    scenario = Scenario(seed=8, receivers=3, stored_lengths=(576_000,) * 10, away={1: (0.03, 1.5)})
+    outcome = simulate(scenario)
+    assert all_hold_all(scenario, outcome)
+    assert max(outcome.finished_at[0], outcome.finished_at[2]) < 0.2
+
+
+def test_a_receiver_without_free_memory_gets_the_dropped_symbols_later() -> None:
+    scenario = Scenario(seed=9, receivers=2, stored_lengths=(300_000,) * 30, slots=4, disk_s=0.02)
+    outcome = simulate(scenario)
+    assert all_hold_all(scenario, outcome)
+    assert outcome.statistics.elapsed_s < 30 * 0.02 / 4 * 10
+
+
+def test_a_chunk_with_a_wrong_hash_is_asked_for_again() -> None:
+    scenario = Scenario(seed=10, receivers=1, wrong_chunks=0.5)
+    outcome = simulate(scenario)
+    assert all_hold_all(scenario, outcome)
+    assert outcome.statistics.resent_packets > 0
+
+
+def test_what_nobody_lacks_is_not_sent() -> None:
+    scenario = Scenario(seed=11, receivers=3, wanted={0: (0,), 1: (3, 4), 2: (4,)})
+    outcome = simulate(scenario)
+    assert all_hold_all(scenario, outcome)
+    assert overhead(scenario, outcome) == pytest.approx(3 / 8)
+
+
+def test_the_operators_limit_holds() -> None:
+    scenario = Scenario(seed=12, receivers=2, loss=0.02, max_bitrate_bps=5e7, stored_lengths=(300_000,) * 8)
+    outcome = simulate(scenario)
+    assert all_hold_all(scenario, outcome)
+    sent_bits = sent_packets(outcome) * 1498 * 8
+    assert sent_bits / outcome.statistics.elapsed_s < 5e7 * 1.02
+    assert sent_bits / outcome.statistics.elapsed_s > 5e7 * 0.7
