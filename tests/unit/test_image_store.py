@@ -132,6 +132,42 @@ def test_what_a_killed_capture_left_is_removed_by_the_next_writer_but_not_a_livi
     assert verify_image(store, "lab").ok and verify_image(store, "other").ok
 
 
+KILLED_WHILE_PUBLISHING = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from imager.image import store
+from test_image_store import WINDOWS, publish
+from image_builders import a_store
+calls = 0
+def flush_or_die(path):
+    global calls
+    calls += 1
+    if calls == int(sys.argv[3]):
+        os.kill(os.getpid(), 9)
+store.fsync_path = flush_or_die
+publish(a_store(Path(sys.argv[1])), WINDOWS)
+"""
+
+
+def test_a_publish_that_is_killed_at_any_flush_is_whole_or_not_there(tmp_path: Path) -> None:
+    seen = []
+    for step in range(1, 9):
+        place = tmp_path / str(step)
+        place.mkdir()
+        command = [sys.executable, "-c", KILLED_WHILE_PUBLISHING, place, Path(__file__).parent, str(step)]
+        status = subprocess.run(command, check=False).returncode
+        store = a_store(place)
+        seen.append((status, len(store.images())))
+        if store.images():
+            assert verify_image(store, "lab").ok
+        again = publish(store, WINDOWS)
+        assert again.version == seen[-1][1] + 1 and verify_image(store, "lab").ok
+        assert list((store.root / "writing").iterdir()) == []
+    # pack, index, manifest, directory: nothing is there; then the rename; then its two parents; then it ended by itself
+    assert seen == [(-9, 0)] * 4 + [(-9, 1)] * 2 + [(0, 1)] * 2
+
+
 def test_chunks_of_another_machine_are_checked_before_they_are_kept(tmp_path: Path) -> None:
     raw = WINDOWS[0]
     with a_store(tmp_path).writer() as writer:
