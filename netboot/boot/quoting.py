@@ -5,7 +5,6 @@ chosen by the template's suffix, and brings its own quotes along. `check` refuse
 those quotes would not protect it (inside quotes, in a here-document), before anything is rendered.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -48,8 +47,16 @@ def quote_shell(text: str) -> str:
 
 
 def quote_yaml(text: str) -> str:
-    """A double-quoted scalar of YAML 1.2 (section 7.3.1), ASCII only: JSON's string is one."""
-    return json.dumps(_SURROGATE.sub(_REPLACEMENT, text)).replace("\x7f", "\\x7f")
+    """A double-quoted scalar of YAML 1.2 (section 7.3.1), printable ASCII only."""
+    return '"' + "".join(map(_yaml_character, _SURROGATE.sub(_REPLACEMENT, text))) + '"'
+
+
+def _yaml_character(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    if " " <= character <= "~":
+        return character
+    return f"\\u{ord(character):04x}" if character <= "\uffff" else f"\\U{ord(character):08x}"
 
 
 def quote_xml(text: str) -> str:

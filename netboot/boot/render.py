@@ -6,7 +6,7 @@ around that (`safe`, `escape` and their kin) are not available. Reads template f
 
 import dataclasses
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class Renderer:
         self._overrides = overrides
         searched = [self._ours] if overrides is None else [overrides, self._ours]
         self._environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(searched),
+            loader=_Loader(searched),
             undefined=jinja2.StrictUndefined,
             autoescape=True,
             finalize=_quoted,
@@ -117,6 +117,16 @@ class Renderer:
             if frame.filename.startswith(roots):
                 return f"{frame.filename}, line {frame.lineno}"
         return str(self.file(name))
+
+
+class _Loader(jinja2.FileSystemLoader):
+    """Notices a file that came in front of the one it read, too: a new one of the administrator's."""
+
+    def get_source(self, environment: jinja2.Environment, template: str) -> tuple[str, str, Callable[[], bool]]:
+        source, filename, unchanged = super().get_source(environment, template)
+        before = [Path(root) / template for root in self.searchpath]
+        before = before[: before.index(Path(filename))]
+        return source, filename, lambda: unchanged() and not any(file.is_file() for file in before)
 
 
 class _PlacementCheck(jinja2.ext.Extension):

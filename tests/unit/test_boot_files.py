@@ -1,0 +1,254 @@
+import os
+from collections.abc import Callable
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from netboot.boot.contexts import BootKind, NextBoot
+from netboot.boot.files import BootContent, BootFiles, BootRequest, BootSettings, Transport
+from netboot.boot.render import Renderer
+from netboot.errors import TemplateError
+from netboot.model import Ignored
+
+MAC = "52:54:00:aa:bb:01"
+REQUEST = BootRequest(IPv4Address("10.77.0.50"), None, Transport.TFTP)
+FILES = {
+    "bios/core.0": b"core",
+    "uefi/shimx64.efi": b"shim",
+    "uefi/grubx64.efi": b"signed grub",
+    "uefi/grub.efi": b"own grub",
+}
+AGENT = {"vmlinuz": b"kernel", "initrd.img": b"initrd"}
+
+
+class Desk:
+    """Answers what machines do next, and remembers who asked."""
+
+    def __init__(self, **steps: NextBoot) -> None:
+        self.steps = {mac.strip("_").replace("_", ":"): step for mac, step in steps.items()}
+        self.asked: list[str] = []
+
+    def next_boot(self, mac: str) -> NextBoot:
+        self.asked.append(mac)
+        return self.steps.get(mac, NextBoot(BootKind.AGENT, reason="not known yet"))
+
+
+def make_tree(directory: Path, next_boot: Callable[[str], NextBoot], overrides: Path | None = None) -> BootFiles:
+    for name, data in FILES.items():
+        file = directory / "boot" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    (directory / "agent").mkdir(exist_ok=True)
+    for name, data in AGENT.items():
+        (directory / "agent" / name).write_bytes(data)
+    (directory / "keys").mkdir(exist_ok=True)
+    (directory / "keys" / "signing.key").write_bytes(b"secret")
+    return BootFiles(
+        boot_directory=directory / "boot",
+        agent_directory=directory / "agent",
+        renderer=Renderer(overrides),
+        settings=BootSettings(IPv4Address("10.77.0.1"), 80, "5c" * 32),
+        next_boot=next_boot,
+    )
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> BootFiles:
+    return make_tree(tmp_path, Desk().next_boot)
+
+
+def text(found: BootContent | Ignored) -> str:
+    assert isinstance(found, BootContent), found
+    assert isinstance(found.content, bytes)
+    assert found.size == len(found.content)
+    return found.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "data"),
+    [
+        *FILES.items(),
+        ("grubx64.efi", b"signed grub"),
+        ("//grubx64.efi", b"signed grub"),
+        ("/uefi//grubx64.efi", b"signed grub"),
+        ("/agent/vmlinuz", b"kernel"),
+        ("agent/initrd.img", b"initrd"),
+    ],
+)
+def test_a_file_is_found_by_its_name_as_firmware_writes_it(tree: BootFiles, path: str, data: bytes) -> None:
+    found = tree.open(path, REQUEST)
+    assert isinstance(found, BootContent) and isinstance(found.content, Path)
+    assert found.content.read_bytes() == data
+    assert found.size == len(data)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/grub/x86_64-efi/command.lst",
+        "/grub/i386-pc/terminal.lst",
+        "/grub/x86_64-efi/http.mod",
+        "/grub/x86_64-efi/grub.cfg",
+        "/grub/fonts/unicode.pf2",
+        "/grub/grub.cfg-00000000-0000-0000-0000-000000000000",
+        "/grub/grub.cfg-0A4D0032",
+        "uefi/revocations_sku.efi",
+        "uefi/shim_certificate_0.efi",
+        "bios",
+        "",
+        "/",
+    ],
+)
+def test_what_firmware_and_grub_merely_look_for_is_ignored_with_a_reason(tree: BootFiles, path: str) -> None:
+    found = tree.open(path, REQUEST)
+    assert isinstance(found, Ignored) and found.reason
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../keys/signing.key",
+        "boot/../../keys/signing.key",
+        "uefi/../../keys/signing.key",
+        "/etc/passwd",
+        "//etc/passwd",
+        "agent/../../../etc/passwd",
+        "%2e%2e/keys/signing.key",
+        "..%2fkeys/signing.key",
+        "..\\keys\\signing.key",
+        "agent\\vmlinuz",
+        "agent/./vmlinuz",
+        "agent/vmlinuz\0.txt",
+        "agent/vmlinuz\n",
+        "agent/vmlinuz/",
+        "agent/vmlinuz ",
+        "AGENT/VMLINUZ",
+        "agent/vmlinu\u017a",
+        "\uff0e\uff0e/keys/signing.key",
+        "grub/machine-../../keys/signing.key.cfg",
+        "x" * 5000,
+    ],
+)
+def test_no_path_leaves_the_tree(tree: BootFiles, path: str) -> None:
+    found = tree.open(path, REQUEST)
+    if path == "agent/vmlinuz/":  # slashes say nothing
+        assert isinstance(found, BootContent)
+    else:
+        assert isinstance(found, Ignored)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(
+    st.one_of(
+        st.text(max_size=80),
+        st.lists(st.sampled_from(["..", ".", "agent", "keys", "signing.key", "%2e", "", "grub", "machine-"])).map(
+            "/".join
+        ),
+    )
+)
+@example("agent/../keys/signing.key")
+def test_whatever_is_asked_for_only_files_of_the_tree_are_given(tree: BootFiles, path: str) -> None:
+    found = tree.open(path, REQUEST)
+    if isinstance(found, BootContent) and isinstance(found.content, Path):
+        assert found.content.read_bytes() in {*FILES.values(), *AGENT.values()}
+
+
+def test_a_link_in_place_of_a_file_is_not_followed(tree: BootFiles, tmp_path: Path) -> None:
+    kernel = tmp_path / "agent" / "vmlinuz"
+    kernel.unlink()
+    kernel.symlink_to(tmp_path / "keys" / "signing.key")
+    found = tree.open("agent/vmlinuz", REQUEST)
+    assert isinstance(found, Ignored) and "not a regular file" in found.reason
+
+
+def test_a_fifo_in_place_of_a_file_is_not_opened(tree: BootFiles, tmp_path: Path) -> None:
+    kernel = tmp_path / "agent" / "vmlinuz"
+    kernel.unlink()
+    os.mkfifo(kernel)
+    assert isinstance(tree.open("agent/vmlinuz", REQUEST), Ignored)
+
+
+def test_an_agent_that_is_not_built_is_ignored_with_its_path(tree: BootFiles, tmp_path: Path) -> None:
+    (tmp_path / "agent" / "vmlinuz").unlink()
+    found = tree.open("agent/vmlinuz", REQUEST)
+    assert isinstance(found, Ignored) and "agent/vmlinuz: No such file" in found.reason
+
+
+def test_the_first_stage_asks_for_the_machine_by_its_mac(tree: BootFiles) -> None:
+    assert 'configfile "$prefix/machine-$net_default_mac.cfg"' in text(tree.open("/grub/grub.cfg", REQUEST))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/grub/machine-{MAC}.cfg",
+        "/grub/machine-52-54-00-AA-BB-01.cfg",
+        "/grub/grub.cfg-01-52-54-00-aa-bb-01",
+    ],
+)
+def test_the_name_that_grub_asks_for_tells_which_machine_it_is(tmp_path: Path, path: str) -> None:
+    desk = Desk()
+    rendered = text(make_tree(tmp_path, desk.next_boot).open(path, REQUEST))
+    assert desk.asked == [MAC]
+    assert "BOOTIF=01-52-54-00-aa-bb-01" in rendered
+
+
+def test_a_machine_without_a_task_boots_its_disk(tmp_path: Path) -> None:
+    desk = Desk(_52_54_00_aa_bb_01=NextBoot(BootKind.LOCAL, "pc-01", "no task"))
+    rendered = text(make_tree(tmp_path, desk.next_boot).open(f"grub/machine-{MAC}.cfg", REQUEST))
+    assert "chainloader (hd0)+1" in rendered and "vmlinuz" not in rendered
+    assert "'pc-01'" in rendered and "'no task'" in rendered
+
+
+def test_every_request_asks_anew(tmp_path: Path) -> None:
+    desk = Desk()
+    tree = make_tree(tmp_path, desk.next_boot)
+    assert "vmlinuz" in text(tree.open(f"grub/machine-{MAC}.cfg", REQUEST))
+    desk.steps[MAC] = NextBoot(BootKind.LOCAL)
+    assert "vmlinuz" not in text(tree.open(f"grub/machine-{MAC}.cfg", REQUEST))
+
+
+def test_a_machine_that_does_not_tell_its_mac_is_known_by_its_lease(tmp_path: Path) -> None:
+    desk = Desk()
+    tree = make_tree(tmp_path, desk.next_boot)
+    text(tree.open("grub/machine-.cfg", BootRequest(REQUEST.peer, MAC, Transport.TFTP)))
+    assert desk.asked == [MAC]
+
+
+def test_a_machine_whose_mac_nobody_knows_gets_the_agent(tmp_path: Path) -> None:
+    desk = Desk()
+    rendered = text(make_tree(tmp_path, desk.next_boot).open("grub/machine-.cfg", REQUEST))
+    assert desk.asked == []
+    assert "vmlinuz" in rendered and "BOOTIF" not in rendered
+
+
+def test_the_size_of_a_rendered_file_counts_bytes(tmp_path: Path) -> None:
+    desk = Desk(_52_54_00_aa_bb_01=NextBoot(BootKind.LOCAL, "Zoë 教室", "kein Auftrag"))
+    found = make_tree(tmp_path, desk.next_boot).open(f"grub/machine-{MAC}.cfg", REQUEST)
+    assert "Zoë 教室" in text(found)
+
+
+def test_what_machines_and_people_named_is_only_text_in_a_configuration(tmp_path: Path) -> None:
+    hostile = "x'; reboot; $(reboot)\nreboot\n"
+    for kind in BootKind:
+        desk = Desk(_52_54_00_aa_bb_01=NextBoot(kind, hostile, hostile))
+        rendered = text(make_tree(tmp_path, desk.next_boot).open(f"grub/machine-{MAC}.cfg", REQUEST))
+        assert "'x'\\''; reboot; $(reboot) reboot '" in rendered
+
+
+def test_a_template_that_cannot_be_rendered_is_an_error_not_an_empty_file(tmp_path: Path) -> None:
+    own = tmp_path / "own" / "grub"
+    own.mkdir(parents=True)
+    (own / "agent.cfg.j2").write_text("linux {{ kernel }}\n")
+    tree = make_tree(tmp_path, Desk().next_boot, tmp_path / "own")
+    with pytest.raises(TemplateError, match=r"agent\.cfg\.j2, line 1: 'kernel' is undefined"):
+        tree.open(f"grub/machine-{MAC}.cfg", REQUEST)
+
+
+def test_the_tftp_service_gets_bytes_paths_or_the_reason(tree: BootFiles, tmp_path: Path) -> None:
+    assert tree.open_file("agent/vmlinuz", "10.77.0.50") == tmp_path / "agent" / "vmlinuz"
+    assert isinstance(tree.open_file("grub/grub.cfg", "10.77.0.50"), bytes)
+    assert isinstance(tree.open_file("nothing", "10.77.0.50"), Ignored)
