@@ -1,5 +1,6 @@
 """What a path is: a disk, a partition, a file; its size, its sectors, and who uses it."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -63,7 +64,7 @@ def inspect(path: Path) -> Device:
 def user_of(path: Path) -> str | None:
     """Who uses this disk, one of its partitions or this image file; None when nobody does.
 
-    Looks at mounts (FUSE too), swap, device mapper and md, and at loop devices on top of a file.
+    Looks at mounts (FUSE too), swap, device mapper and md, at loop devices on top of a file, and asks the kernel.
     """
     status = path.stat()
     numbers: dict[str, str] = {}
@@ -88,6 +89,9 @@ def user_of(path: Path) -> str | None:
     for swap in _swaps():
         if _same_file(swap, path) or _number_of(swap) in numbers:
             return f"{swap} is in use as swap"
+    for name in numbers.values():
+        if _is_claimed(Path("/dev") / name):
+            return f"/dev/{name} is in use by another program, or is mounted in another mount namespace"
     return None
 
 
@@ -152,6 +156,15 @@ def loop_device(source: Path, start_bytes: int, size_bytes: int) -> Iterator[Pat
         yield loop
     finally:
         os.close(descriptor)
+
+
+def _is_claimed(device: Path) -> bool:
+    """The kernel's own word, when nothing that we can see names the user."""
+    try:
+        os.close(os.open(device, os.O_RDONLY | os.O_CLOEXEC | os.O_EXCL))
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    return False
 
 
 def _detach(loop: Path) -> None:

@@ -70,6 +70,22 @@ def test_a_disk_with_a_mounted_partition_is_neither_read_nor_written(disk: Path,
 
 
 @pytest.mark.root
+def test_a_mount_in_another_namespace_is_noticed(disk: Path, tmp_path: Path) -> None:
+    (tmp_path / "mnt").mkdir()
+    script = 'mount -o ro "$0" "$1" && echo mounted && read -r _'
+    command = ["unshare", "--mount", "sh", "-c", script, f"{disk}p1", tmp_path / "mnt"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdin is not None and other.stdout is not None
+        try:
+            assert other.stdout.readline() == b"mounted\n"
+            for path in (disk, tmp_path / "image"):
+                assert "another mount namespace" in str(user_of(path))
+        finally:
+            other.stdin.close()
+    assert user_of(disk) is None
+
+
+@pytest.mark.root
 def test_an_image_of_a_disk_is_not_written_to_a_partition(disk: Path) -> None:
     with pytest.raises(TargetError, match="is a partition"):
         DiskTarget(Path(f"{disk}p1"), a_manifest()).check_target()
