@@ -69,6 +69,8 @@ class _Cast:
     process: CastProcess | None = None
     control_port: int = 0
     ready: set[int] = field(default_factory=set)
+    joined: set[int] = field(default_factory=set)
+    """Heard by the sender: their sockets are open."""
     gone: set[int] = field(default_factory=set)
     """Ended without being ready."""
     receiving: set[int] = field(default_factory=set)
@@ -144,6 +146,7 @@ class CastService:
         async with cast.lock:
             if receiver not in cast.ready:
                 cast.gone.add(receiver)
+            cast.joined.discard(receiver)
             if receiver not in cast.served and cast.process is not None:
                 cast.process.remove(receiver, reason)
             cast.served.add(receiver)
@@ -180,20 +183,21 @@ class CastService:
     async def _look(self, session_id: int, cast: _Cast, listener: CastListener) -> None:
         async with cast.lock:
             events: Iterable[SenderEvent] = cast.process.events() if cast.process else ()
-            began = not cast.begun and self._may_begin(cast)
-            if began:
-                cast.begun = True
-                if cast.process is not None:
-                    cast.process.begin()
-        if began:
-            log.info("session begins", session=session_id, ready=len(cast.ready), expected=len(cast.expected))
-            await listener.began(session_id)
         for event in events:
             await self._hear(session_id, cast, event, listener)
+        async with cast.lock:
+            if cast.begun or not self._may_begin(cast):
+                return
+            cast.begun = True
+            if cast.process is not None:
+                cast.process.begin()
+        log.info("session begins", session=session_id, ready=len(cast.ready), expected=len(cast.expected))
+        await listener.began(session_id)
 
     async def _hear(self, session_id: int, cast: _Cast, event: SenderEvent, listener: CastListener) -> None:
         match event:
             case ReceiverJoined(receiver, address):
+                cast.joined.add(receiver)
                 await listener.told(session_id, receiver, f"receives the cast at {address}")
             case ReceiverProgress():
                 await listener.counted(session_id, event.receiver, event.lost_packets)
@@ -217,7 +221,9 @@ class CastService:
 
     def _may_begin(self, cast: _Cast) -> bool:
         since = 0.0 if cast.first_ready_s is None else self._clock() - cast.first_ready_s
-        attendance = Attendance(len(cast.expected), len(cast.ready), len(cast.gone), since)
+        # A machine is here when its receiving process is up too: what is sent before that, it would ask for again.
+        here = cast.ready & (cast.joined | cast.served)
+        attendance = Attendance(len(cast.expected), len(here), len(cast.gone), since)
         return may_begin(attendance, cast.session.min_receivers, cast.session.max_wait_s)
 
     async def _start(self, cast: _Cast) -> None:
