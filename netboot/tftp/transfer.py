@@ -23,6 +23,8 @@ MAX_SENDS_UNCONFIRMED = 5
 """To a client that never answered: a forged request draws five small packets, no more."""
 MAX_SENDS = 8
 """Of one window, to a client that did answer."""
+MIN_SUSPICION_S = 0.003
+"""An ACK that may be an echo gets this long, or two round trips, to be followed by the true one."""
 MAX_STRANGERS_ANSWERED = 16
 """A transfer tells so many packets of strangers that they are wrong here; more are dropped."""
 
@@ -75,6 +77,12 @@ class ReadTransfer:
         self._window_sent_s = now
         self._window_sends = 0
         """How often the blocks after `_acknowledged` were sent."""
+        self._next_block = self._sent + 1
+        """Where the window that is due begins: after what was acknowledged, or after what was sent."""
+        self._echoes_until = -1
+        """Up to this block some were sent twice: until a later one is acknowledged, an ACK may be an echo."""
+        self._suspicion_s: float | None = None
+        """When the window is sent again if the doubtful ACK that came is not followed by a better one."""
         self._timer = RetransmissionTimer(terms.timeout_s)
         self._deadline_s: float | None = now
         self._answers: list[tuple[bytes, Address]] = []
@@ -117,6 +125,8 @@ class ReadTransfer:
             outgoing += self._build_window()
             self._window_sent_s = now
             self._window_sends += 1
+            if self._next_block == self._acknowledged + 1:
+                self._suspicion_s = None
             self._deadline_s = now + self._timer.interval_s()
             if self._answers:  # the file could not be read: the client is told
                 outgoing, self._answers = self._answers, []
@@ -124,17 +134,22 @@ class ReadTransfer:
 
     def next_timeout(self) -> float | None:
         """When `handle_timeout` is due, in the clock of `now`; None when the transfer is over."""
-        return None if self.is_over else self._deadline_s
+        if self.is_over or self._deadline_s is None:
+            return None
+        return self._deadline_s if self._suspicion_s is None else min(self._deadline_s, self._suspicion_s)
 
     def handle_timeout(self, now: float) -> None:
         """Send again, or give up. Nothing happens before `next_timeout`."""
-        if self.is_over or self._window_due or self._deadline_s is None or now < self._deadline_s:
+        if self.is_over or self._window_due or self._deadline_s is None:
             return
-        if self._window_sends >= (MAX_SENDS if self._confirmed else MAX_SENDS_UNCONFIRMED):
-            self._fail("the client stopped answering" if self._confirmed else "the client never answered")
-            return
-        self._timer.expired()
-        self._window_due = True
+        if now >= self._deadline_s:
+            if self._window_sends >= (MAX_SENDS if self._confirmed else MAX_SENDS_UNCONFIRMED):
+                self._fail("the client stopped answering" if self._confirmed else "the client never answered")
+                return
+            self._timer.expired()
+            self._go_back()
+        elif self._suspicion_s is not None and now >= self._suspicion_s:
+            self._go_back()
 
     def events(self) -> list[TransferEvent]:
         """What happened since the last call: at most one event, the last of the transfer."""
@@ -148,28 +163,41 @@ class ReadTransfer:
             self._fail(message)
 
     def _take_ack(self, wire_block: int, now: float) -> None:
+        """Go on after the acknowledged block.
+
+        An ACK inside the window tells of a gap, and the window is sent again from there (RFC 7440, section 4). But
+        after a block was sent twice, the ACK may as well be an echo: a client answers each old block with its last ACK
+        again (seen on: atftp 0.8), and to go back for echoes would send every window twice until the end. Then the
+        window only slides on, and goes back when no better ACK follows.
+        """
         newly = (wire_block - self._acknowledged) & 0xFFFF
-        if self._acknowledged < 0 and wire_block != 0:
-            self.ignored["ACK of a block that was not sent"] += 1
-        elif 1 <= newly <= self._sent - self._acknowledged:
-            if self._window_sends == 1 and not self._window_due:
-                self._timer.measured(max(0.0, now - self._window_sent_s))
-            self._timer.progressed()
-            self._confirmed = True
-            self._acknowledged += newly
-            self._window_sends = 0
-            if self._acknowledged == self._last_block:
-                self.is_over = True
-                self._events.append(TransferFinished(self._size, self._resent))
-            else:
-                self._window_due = True
-        elif newly == 0:
+        in_flight = self._sent - self._acknowledged
+        if newly == 0 and self._acknowledged >= 0:
             self._take_duplicate_ack(now)
-        else:
+            return
+        if newly > in_flight or (self._acknowledged < 0 and wire_block != 0):
             self.ignored["ACK of a block that was not sent"] += 1
+            return
+        is_full = newly == in_flight
+        is_certain = self._window_sends == 1 and not self._window_due and self._acknowledged >= self._echoes_until
+        if is_full and is_certain:
+            self._timer.measured(max(0.0, now - self._window_sent_s))
+        self._timer.progressed()
+        self._confirmed = True
+        self._acknowledged += newly
+        self._window_sends = 0
+        self._suspicion_s = None
+        if self._acknowledged == self._last_block:
+            self.is_over = True
+            self._events.append(TransferFinished(self._size, self._resent))
+            return
+        self._window_due = True
+        self._next_block = (self._acknowledged if is_full or is_certain else self._sent) + 1
+        if not is_full and not is_certain:
+            self._suspect(now)
 
     def _take_duplicate_ack(self, now: float) -> None:
-        """The network doubled an ACK (do nothing), or a window's first block was lost (RFC 7440: send it again).
+        """The network doubled an ACK (do nothing), or a window's first block was lost (send it again, once).
 
         The two look the same but for their time: a doubled ACK comes at the heels of the first, and the client can ask
         for a window again only after some of it reached it. So half a round trip tells them apart.
@@ -182,10 +210,20 @@ class ReadTransfer:
             and round_trip_s is not None
             and now - self._window_sent_s >= round_trip_s / 2
         )
-        if may_be_loss:
-            self._window_due = True
-        else:
+        if not may_be_loss:
             self.ignored["duplicate ACK"] += 1
+        elif self._acknowledged > self._echoes_until:
+            self._go_back()
+        else:
+            self._suspect(now)
+
+    def _go_back(self) -> None:
+        self._window_due = True
+        self._next_block = self._acknowledged + 1
+
+    def _suspect(self, now: float) -> None:
+        if self._suspicion_s is None:
+            self._suspicion_s = now + max(MIN_SUSPICION_S, 2 * (self._timer.round_trip_s or 0.0))
 
     def _answer_stranger(self, *, is_error: bool, source: Address) -> None:
         self._strangers += 1
@@ -195,13 +233,14 @@ class ReadTransfer:
 
     def _build_window(self) -> list[tuple[bytes, Address]]:
         if self._acknowledged < 0:
-            if self._sent >= 0:
-                self._resent += 1
+            self._resent += self._sent == 0
             self._sent = 0
             return [(build_option_ack(self._terms.accepted), self._peer)]
         size = self._terms.block_bytes
-        first = self._acknowledged + 1
+        first = self._next_block
         last = min(self._acknowledged + self._terms.window_blocks, self._last_block)
+        if first > last:
+            return []  # slid to the end of the file: all of it is on the way
         start = (first - 1) * size
         length = min(last * size, self._size) - start
         try:
@@ -212,7 +251,9 @@ class ReadTransfer:
         if len(data) != length:
             self.abort("the file became shorter while it was sent")
             return []
-        self._resent += max(0, min(self._sent, last) - first + 1)
+        if first <= self._sent:
+            self._resent += min(self._sent, last) - first + 1
+            self._echoes_until = max(self._sent, last)
         self._sent = max(self._sent, last)
         return [
             (build_data(block, data[(block - first) * size : (block - first + 1) * size]), self._peer)

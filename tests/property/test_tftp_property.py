@@ -96,7 +96,7 @@ class Client:
     doubled=st.sampled_from([0.0, 0.05, 0.5]),
     late=st.sampled_from([0.0, 0.05]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_file_arrives_whole_over_a_bad_network(
     seed: int, size: int, window: int, loss: float, doubled: float, late: float
 ) -> None:
@@ -139,6 +139,11 @@ def test_a_file_arrives_whole_over_a_bad_network(
     (event,) = transfer.events()
     if isinstance(event, TransferFinished):
         assert client.data == content
+        if loss == late == doubled == 0:
+            assert event.blocks_resent == 0, f"nothing was lost, seed {seed}"
+        if loss == late == 0 and doubled < 0.5:
+            # A doubled block inside a window draws an ACK that looks like a gap; it must not go on for ever.
+            assert event.blocks_resent <= size // 8 + 2 * window, f"seed {seed}"
     else:
         # Every send of one window lost: rare, and never without loss.
         assert isinstance(event, TransferFailed)
