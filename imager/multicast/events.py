@@ -112,10 +112,15 @@ class DoneAcknowledged:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupSilent:
+    """Nothing comes from the group: join it again. Told again while it stays silent."""
+
+
+@dataclass(frozen=True, slots=True)
 class SessionLost:
     """The session cannot give the rest of the chunks."""
 
     reason: str
 
 
-ReceiverEvent = ChunkAssembled | Accepted | DoneAcknowledged | SessionLost
+ReceiverEvent = ChunkAssembled | Accepted | DoneAcknowledged | GroupSilent | SessionLost

@@ -14,7 +14,14 @@ import numpy as np
 from imager.errors import PacketError
 from imager.multicast.assembly import Assembly
 from imager.multicast.erasure import ErasureCode
-from imager.multicast.events import Accepted, DoneAcknowledged, ReceiverEvent, ReceiveStatistics, SessionLost
+from imager.multicast.events import (
+    Accepted,
+    DoneAcknowledged,
+    GroupSilent,
+    ReceiverEvent,
+    ReceiveStatistics,
+    SessionLost,
+)
 from imager.multicast.layout import BoolArray, CastLayout, IntArray
 from imager.multicast.sequence import extend
 from imager.wire.packets import (
@@ -48,6 +55,9 @@ _RETRY_S = 0.05
 """What was asked for is asked for again after this, doubling with every try up to 16 times."""
 _MAX_NACKS = 8
 """NACK datagrams in one go."""
+_GROUP_SILENT_S = 1.5
+"""Beacons come several times a second: a group silent for so long is a membership that a switch has forgotten (seen:
+IGMPv2 reports suppressed, a cable that was pulled)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +106,8 @@ class ReceiverSession:
         self._status_at = now + _STATUS_S
         self._done_at: float | None = None
         self._done_left = 0
-        self._leave: str | None = None
+        self._farewell: list[bytes] = []
+        self._silent_at = now + _GROUP_SILENT_S
         self._sender_at = now
         self._group_heard = False
         self._answered = False
@@ -204,7 +215,7 @@ class ReceiverSession:
             if self._done_at is not None:
                 self._close(DoneAcknowledged())
             elif self._assembly.held_count < self._assembly.to_hold_count:
-                self._close(SessionLost("the sender ended the session before all was received"))
+                self._lose("the sender ended the session before all was received")
 
     def receive_datagram(self, data: bytes, now: float) -> None:
         """A unicast datagram of the sender."""
@@ -224,9 +235,9 @@ class ReceiverSession:
         elif ack.answer is Answer.UNKNOWN_RECEIVER:
             # before it was ever accepted it may only be early: JOIN is repeated until it is admitted
             if self._join_at is None:
-                self._close(SessionLost("the sender does not know this receiver any longer; its session began anew"))
+                self._lose("the sender does not know this receiver any longer; its session began anew")
         elif ack.answer is Answer.FAILED_BEFORE:
-            self._close(SessionLost("the sender gave this receiver up, as it was silent too long or was removed"))
+            self._lose("the sender gave this receiver up, as it was silent too long or was removed")
         elif ack.of is Kind.JOIN and self._join_at is not None:
             self._join_at = None
             self._events.append(Accepted())
@@ -256,20 +267,20 @@ class ReceiverSession:
             self._done_left = _DONE_TIMES
 
     def leave(self, reason: str) -> None:
-        """Give up; the sender is told once."""
-        self._leave = reason
+        """Give up; the sender is told once, by the next datagrams_to_send()."""
+        if not self.closed:
+            self.closed = True
+            self._farewell.append(build_control(Leave(self._settings.session, self._settings.receiver, reason)))
 
     # what is sent
 
     def datagrams_to_send(self, now: float) -> list[bytes]:
         """Datagrams for the sender's control port."""
         if self.closed:
-            return []
+            farewell, self._farewell = self._farewell, []
+            return farewell
         messages: list[Control] = []
         number = (self._settings.session, self._settings.receiver)
-        if self._leave is not None:
-            self.closed = True
-            return [build_control(Leave(*number, self._leave))]
         if self._done_at is not None:
             if now >= self._done_at:
                 if not self._done_left:
@@ -358,7 +369,7 @@ class ReceiverSession:
             return None
         if self._done_at is not None:
             return self._done_at
-        times = [self._sender_at + self._settings.sender_timeout_s, self._status_at]
+        times = [self._sender_at + self._settings.sender_timeout_s, self._status_at, self._silent_at]
         if self._phase is not Phase.WAITING and not self.all_held:
             times.append(self._nack_at)
         if self._join_at is not None:
@@ -366,25 +377,29 @@ class ReceiverSession:
         return min(times)
 
     def handle_timeout(self, now: float) -> None:
-        """Notice a sender that is gone; call it when next_timeout() has come."""
+        """Notice a sender that is gone, or a group that is silent; call it when next_timeout() has come."""
         if self.closed or self._done_at is not None or self.all_held:
             return
+        if now >= self._silent_at:
+            if now - self._sender_at >= _GROUP_SILENT_S:
+                self._events.append(GroupSilent())
+                self._silent_at = now + _GROUP_SILENT_S
+            else:
+                self._silent_at = self._sender_at + _GROUP_SILENT_S
         if now - self._sender_at < self._settings.sender_timeout_s:
             return
         waited = f"{self._settings.sender_timeout_s:g} s"
         if self._group_heard:
-            self._close(SessionLost(f"nothing more came from the sender for {waited}"))
+            self._lose(f"nothing more came from the sender for {waited}")
         elif self._answered and self._join_at is not None:
-            self._close(SessionLost(f"the sender did not admit this receiver for {waited}"))
+            self._lose(f"the sender did not admit this receiver for {waited}")
         elif self._answered:
-            self._close(
-                SessionLost(
-                    f"the sender answers, but none of its multicast packets arrived for {waited}: "
-                    "check IGMP snooping and the querier of the switches between"
-                )
+            self._lose(
+                f"the sender answers, but none of its multicast packets arrived for {waited}: "
+                "check IGMP snooping and the querier of the switches between"
             )
         else:
-            self._close(SessionLost(f"no answer from the sender for {waited}"))
+            self._lose(f"no answer from the sender for {waited}")
 
     def events(self) -> list[ReceiverEvent]:
         events: list[ReceiverEvent] = [*self._assembly.assembled(), *self._events]
@@ -394,6 +409,10 @@ class ReceiverSession:
     def _jitter(self) -> float:
         """A part of the NACK interval of its own for each receiver, so that they do not all speak at once."""
         return self._nack_interval_s * ((self._settings.receiver * 2654435761) % 1024) / 1024
+
+    def _lose(self, reason: str) -> None:
+        self.leave(reason)
+        self._events.append(SessionLost(reason))
 
     def _close(self, event: ReceiverEvent) -> None:
         self.closed = True

@@ -110,8 +110,8 @@ class GroupReceiver:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             set_buffer(self._socket, True, _RECEIVE_BUFFER)
             self._socket.bind((group, port))
-            membership = socket.inet_aton(group) + socket.inet_aton(interface_address)
-            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+            self._membership = socket.inet_aton(group) + socket.inet_aton(interface_address)
+            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, self._membership)
             self._socket.setblocking(False)
             self.gro = use_gro and self._enable_gro()
         except BaseException:
@@ -131,6 +131,13 @@ class GroupReceiver:
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    def join_again(self) -> None:
+        """Leave and join the group, so that the switches hear of it."""
+        with contextlib.suppress(OSError):  # the interface may be gone for a while
+            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_DROP_MEMBERSHIP, self._membership)
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, self._membership)
 
     def receive(self) -> ByteArray:
         """What has arrived, shape (n, PACKET_BYTES), n 0 when nothing has; valid until the next call."""

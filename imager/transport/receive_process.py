@@ -16,7 +16,7 @@ import numpy as np
 
 from imager.errors import CastError
 from imager.multicast.erasure import load_code
-from imager.multicast.events import SessionLost
+from imager.multicast.events import GroupSilent, SessionLost
 from imager.multicast.layout import CastLayout, unpack_wanted
 from imager.multicast.receiver import ReceiverSession, ReceiverSettings
 from imager.transport.child import connection_of
@@ -53,10 +53,11 @@ class ReceivingLoop:
             raise CastError(f"cannot join {address.group} on {setup.interface_address}: {error.strerror}") from error
         self._connection = connection
         self._told_all = False
+        self._parent_gone = False
         self._statistics_at = 0.0
 
     def run(self) -> None:
-        """Until the session is closed; raises EOFError or OSError when the parent has gone."""
+        """Until the session is closed or the parent has gone; raises OSError when it went while it was told something."""
         poller = select.poll()
         for readable in (self._group, self._control, self._connection):
             poller.register(readable.fileno(), select.POLLIN)
@@ -82,6 +83,8 @@ class ReceivingLoop:
             for datagram in session.datagrams_to_send(now):
                 with contextlib.suppress(OSError):  # lost on the way out is lost all the same
                     self._control.send(datagram)
+            if self._parent_gone:
+                return
 
     def _read_control(self, now: float) -> None:
         # ConnectionRefusedError: nobody listens there now; the session's own timeout judges that
@@ -90,18 +93,27 @@ class ReceivingLoop:
                 self._session.receive_datagram(self._control.recv(2048), now)
 
     def _read_commands(self, now: float) -> None:
-        while self._connection.poll():
-            match self._connection.recv():
-                case Release(chunk=chunk, ok=ok):
-                    self._session.release(chunk, ok, now)
-                case SayDone():
-                    self._session.finish(now)
-                case SayLeave(reason=reason):
-                    self._session.leave(reason)
+        try:
+            while self._connection.poll():
+                match self._connection.recv():
+                    case Release(chunk=chunk, ok=ok):
+                        self._session.release(chunk, ok, now)
+                    case SayDone():
+                        self._session.finish(now)
+                    case SayLeave(reason=reason):
+                        self._session.leave(reason)
+        except (EOFError, ConnectionError):
+            self._parent_gone = True
+            self._session.leave("its program ended")
 
     def _tell(self, now: float) -> None:
         """Pass on what happened, and the counters now and then."""
-        messages: list[ReceiveMessage] = [*self._session.events()]
+        messages: list[ReceiveMessage] = []
+        for event in self._session.events():
+            if isinstance(event, GroupSilent):
+                self._group.join_again()
+            else:
+                messages.append(event)
         finished = self._session.all_held and not self._told_all
         if finished or self._session.closed or now >= self._statistics_at:
             self._statistics_at = now + _STATISTICS_S

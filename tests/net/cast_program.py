@@ -1,0 +1,28 @@
+"""A file cast as a program of its own, for network tests: cast_program.py send FILE N | receive OUTPUT [SECONDS].
+
+Prints what came of it as JSON; an error of ours as its one line, with exit status 1.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from imager.errors import ImagerError
+from imager.transport.file_cast import receive_file, send_file
+
+
+def main() -> int:
+    what, path, *rest = sys.argv[1:]
+    options = json.loads(rest[0]) if rest else {}
+    try:
+        result = (send_file if what == "send" else receive_file)(Path(path), interface="e0", **options)
+    except ImagerError as error:
+        print(error)
+        return 1
+    print(json.dumps(dataclasses.asdict(result), default=str))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
