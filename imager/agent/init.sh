@@ -3,9 +3,6 @@
 # Runs under busybox; every wait is bounded, and whatever fails is said on the console and tried again.
 
 export PATH=/usr/bin:/usr/sbin LANG=C.UTF-8 HOME=/root TERM=linux PYTHONDONTWRITEBYTECODE=1
-# cryptography asks OpenSSL for its old ciphers at start; they are not in this image, and nothing uses them.
-export CRYPTOGRAPHY_OPENSSL_NO_LEGACY=1
-
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev 2>/dev/null

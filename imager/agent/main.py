@@ -174,7 +174,9 @@ class Agent:
         else:
             took = describe_duration(sum(proof.phases_s.values())) if proof else ""
             self._console.say(f"done {took}".strip())
-            self._console.show(headline="Done", detail=f"{took}; every chunk was read back" if proof else "published")
+            self._console.show(
+                headline="Done", detail=f"in {took}; every chunk was read back" if proof else "published"
+            )
         if gone:
             return
         result = TaskResult(ok=not error, error=error, log=self._console.log[-LOG_LINES_SENT:], proof=proof)
@@ -238,8 +240,10 @@ def describe_machine(found: Inventory) -> tuple[str, ...]:
     product = " ".join(part for part in (found.manufacturer, found.product) if part) or "unknown machine"
     firmware = found.firmware.upper() + (" with Secure Boot" if found.secure_boot else "")
     return (
-        f"{product}, {firmware}, {found.cpu_count} x {found.cpu_model}, {describe_size(found.memory_bytes)} memory",
-        f"{found.address} ({found.boot_mac}), disks: {disks or 'none'}",
+        f"{product}, {firmware}",
+        f"{found.cpu_count} x {found.cpu_model}, {describe_size(found.memory_bytes)} memory",
+        f"{found.address} ({found.boot_mac})",
+        f"disks: {disks or 'none'}",
     )
 
 

@@ -22,6 +22,8 @@ BAR = "\x1b[0;1;36m"
 DONE_MARK = "√"
 NOW_MARK = "►"
 
+MAX_DETAIL_LINES = 4
+
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -38,7 +40,7 @@ class PanelState:
     headline: str
     """What it does, for a person who walks by: `Deploying office version 3`."""
     detail: str = ""
-    """One line below the headline."""
+    """Below the headline; long ones are wrapped."""
     failed: bool = False
     steps: tuple[str, ...] = ()
     """Of the task, in order."""
@@ -53,19 +55,18 @@ def render(state: PanelState, columns: int, rows: int) -> list[str]:
     """Exactly `rows` lines, each at most `columns` wide, with ANSI colours."""
     width = max(40, min(columns, 100))
     margin = " " * ((columns - width) // 2)
-    title = f" Roomcast  {state.machine or 'not registered yet'}"
+    title = f" Roomcast {state.version}  {state.machine or 'not registered yet'}"
     right = f"up {describe_time(state.uptime_s)} "
     lines = [
         TITLE + title[: columns - len(right)].ljust(columns - len(right)) + right + RESET,
         "",
         margin + ("  " + BAD + f" {state.headline} " if state.failed else "  " + BOLD + state.headline) + RESET,
-        margin + f"  {DIM}{state.detail}{RESET}",
-        "",
     ]
+    lines += [f"{margin}  {DIM}{line}{RESET}" for line in wrap(plain(state.detail), width - 4)[:MAX_DETAIL_LINES]]
+    lines.append("")
     lines += [margin + line for line in _steps(state, width)]
     footer = [margin + DIM + "─" * width + RESET]
     footer += [margin + DIM + "  " + fact + RESET for fact in state.facts]
-    footer.append(margin + DIM + f"  Agent {state.version}" + RESET)
     space = rows - len(lines) - len(footer) - 1
     log = state.log[-space:] if space > 0 else ()
     lines.append("")
@@ -79,7 +80,8 @@ def changed(before: Sequence[str], after: Sequence[str]) -> str:
     out = [] if before else ["\x1b[2J"]
     for i, line in enumerate(after):
         if i >= len(before) or before[i] != line:
-            out.append(f"\x1b[{i + 1};1H{RESET}{line}{RESET}\x1b[K")
+            # Cleared first: after a full line the cursor still stands on its last column, which would go.
+            out.append(f"\x1b[{i + 1};1H{RESET}\x1b[K{line}{RESET}")
     return "".join(out)
 
 
@@ -115,6 +117,21 @@ def clip(line: str, columns: int) -> str:
         at = match.end()
     out.append(line[at:][:left])
     return "".join(out)
+
+
+def wrap(text: str, columns: int) -> list[str]:
+    """Lines of at most `columns`, broken between words where there are any; always at least one line."""
+    lines = [""]
+    for word in text.split():
+        while len(word) > columns:
+            room = columns - len(lines[-1]) - bool(lines[-1])
+            lines[-1] += (" " if lines[-1] else "") + word[:room]
+            word = word[room:]
+            lines.append("")
+        if len(lines[-1]) + bool(lines[-1]) + len(word) > columns:
+            lines.append("")
+        lines[-1] += (" " if lines[-1] else "") + word
+    return lines
 
 
 def plain(text: str) -> str:
