@@ -1,0 +1,209 @@
+"""How tasks end, whoever ends them: the watch, the administrator, the machine, the sender."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deployment_builders import Bench, a_bench, an_inventory, done, failed
+
+from imager.transport.receive import ReceiveProcess
+from imager.wire.messages import Progress, Task, decode, encode
+from netboot.boot.contexts import BootKind
+
+A = b"a" * 4096
+SILENCE_S, JOIN_S = 60.0, 3600.0
+
+
+def run(coroutine: Any) -> None:
+    asyncio.run(coroutine)
+
+
+async def tasks_of(bench: Bench) -> dict[str, tuple[str, str]]:
+    tasks = (await bench.admin.get("/api/v1/tasks")).json()
+    return {task["machine"]: (task["state"], task["error"]) for task in tasks}
+
+
+async def take(machine: Any) -> Task:
+    return decode(Task, (await machine.get("/agent/v1/task")).content)
+
+
+def test_silent_machine_is_failed_after_the_stated_time_and_the_others_go_on(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            quiet, quiet_client = await bench.register(an_inventory("52:54:00:00:00:01"))
+            alive, alive_client = await bench.register(an_inventory("52:54:00:00:00:02"))
+            bench.keep_image("golden", A)
+            session = await bench.deploy("golden", quiet.name, alive.name)
+            await take(quiet_client)
+            task = await take(alive_client)
+            bench.clock.now_s += SILENCE_S
+            await alive_client.post(f"/agent/v1/tasks/{task.id}/progress", content=encode(Progress("scan", 1, 2, 0.0)))
+            await bench.appliance.outcomes.watch_once(SILENCE_S, JOIN_S)
+            assert {name: state for name, (state, _) in (await tasks_of(bench)).items()} == {
+                quiet.name: "running",
+                alive.name: "running",
+            }
+            bench.clock.now_s += 1
+            await bench.appliance.outcomes.watch_once(SILENCE_S, JOIN_S)
+            seen = await tasks_of(bench)
+            assert seen[quiet.name] == ("failed", f"machine {quiet.name} was silent for 61 s")
+            assert seen[alive.name] == ("running", "")
+            assert (await bench.admin.get(f"/api/v1/sessions/{session['id']}")).json()["state"] == "waiting"
+
+    run(story())
+
+
+def test_machine_that_never_boots_is_failed_after_the_stated_time(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, _ = await bench.register(an_inventory())
+            bench.keep_image("golden", A)
+            session = await bench.deploy("golden", registration.name)
+            bench.clock.now_s += JOIN_S
+            await bench.appliance.outcomes.watch_once(SILENCE_S, JOIN_S)
+            assert (await tasks_of(bench))[registration.name][0] == "pending"
+            bench.clock.now_s += 1
+            await bench.appliance.outcomes.watch_once(SILENCE_S, JOIN_S)
+            state, error = (await tasks_of(bench))[registration.name]
+            assert state == "failed" and "did not take its task" in error
+            assert (await bench.admin.get(f"/api/v1/sessions/{session['id']}")).json()["state"] == "failed"
+
+    run(story())
+
+
+def test_task_of_an_earlier_run_gets_its_time_before_it_is_failed(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, client = await bench.register(an_inventory())
+            bench.keep_image("golden", A)
+            await bench.deploy("golden", registration.name)
+            await take(client)
+        async with a_bench(tmp_path) as bench:
+            await bench.appliance.orders.resume()
+            bench.clock.now_s += 1000
+            await bench.appliance.outcomes.watch_once(SILENCE_S, JOIN_S)
+            assert (await tasks_of(bench))[registration.name][0] == "running"
+            bench.clock.now_s += SILENCE_S + 1
+            await bench.appliance.outcomes.watch_once(SILENCE_S, JOIN_S)
+            assert (await tasks_of(bench))[registration.name][0] == "failed"
+
+    run(story())
+
+
+def test_next_boot_goes_to_the_agent_only_for_strangers_and_machines_with_a_task(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            next_boot = bench.appliance.next_boots.next_boot
+            mac = "52:54:00:00:00:01"
+            assert next_boot(mac).kind is BootKind.AGENT
+            registration, client = await bench.register(an_inventory(mac))
+            assert (next_boot(mac).kind, next_boot(mac).reason) == (BootKind.LOCAL, "no task")
+            manifest = bench.keep_image("golden", A)
+            await bench.deploy("golden", registration.name)
+            step = next_boot(mac)
+            assert (step.kind, step.machine, step.reason) == (
+                BootKind.AGENT,
+                registration.name,
+                "deploy golden version 1",
+            )
+            task = await take(client)
+            assert next_boot(mac).kind is BootKind.AGENT
+            await client.post(f"/agent/v1/tasks/{task.id}/result", content=done(manifest.hash.hex()))
+            assert next_boot(mac).kind is BootKind.LOCAL
+
+    run(story())
+
+
+def test_machine_that_failed_keeps_its_last_words(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, client = await bench.register(an_inventory())
+            bench.keep_image("golden", A)
+            await bench.deploy("golden", registration.name)
+            task = await take(client)
+            await client.post(f"/agent/v1/tasks/{task.id}/result", content=failed("/dev/vda is too small"))
+            seen = (await bench.admin.get(f"/api/v1/tasks/{task.id}")).json()
+            assert (seen["error"], seen["log"]) == ("/dev/vda is too small", ["last words"])
+
+    run(story())
+
+
+def test_cancelling_a_session_ends_each_open_task_and_spares_what_is_done(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            first, client = await bench.register(an_inventory("52:54:00:00:00:01"))
+            second, _ = await bench.register(an_inventory("52:54:00:00:00:02"))
+            manifest = bench.keep_image("golden", A)
+            session = await bench.deploy("golden", "all")
+            task = await take(client)
+            await client.post(f"/agent/v1/tasks/{task.id}/result", content=done(manifest.hash.hex()))
+            cancelled = await bench.admin.post(f"/api/v1/sessions/{session['id']}/cancel")
+            assert cancelled.status_code == 200
+            states = {task["machine"]: task["state"] for task in cancelled.json()["tasks"]}
+            assert states == {first.name: "succeeded", second.name: "cancelled"}
+            assert cancelled.json()["state"] == "done"
+            again = await bench.admin.post(f"/api/v1/sessions/{session['id']}/cancel")
+            assert again.status_code == 409
+
+    run(story())
+
+
+def test_busy_machine_gets_no_second_task_and_nothing_is_left_of_the_order(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            busy, _ = await bench.register(an_inventory("52:54:00:00:00:01"))
+            free, _ = await bench.register(an_inventory("52:54:00:00:00:02"))
+            bench.keep_image("golden", A)
+            await bench.deploy("golden", busy.name)
+            answer = await bench.admin.post("/api/v1/deploy", json={"image": "golden", "to": ["all"]})
+            assert answer.status_code == 409
+            assert busy.name in answer.json()["error"] and free.name not in answer.json()["error"]
+            assert len((await bench.admin.get("/api/v1/sessions")).json()) == 1
+            assert set(await tasks_of(bench)) == {busy.name}
+
+    run(story())
+
+
+def test_sender_that_breaks_off_fails_those_who_still_receive(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, client = await bench.register(an_inventory())
+            manifest = bench.keep_image("golden", A)
+            session = await bench.deploy("golden", registration.name)
+            task = await take(client)
+            assert task.deploy is not None
+            pack = next((tmp_path / "images" / "versions" / "golden" / "1").glob("*.pack"))
+            pack.write_bytes(b"\0" * pack.stat().st_size)
+            receiver = ReceiveProcess(task.deploy.cast, "127.0.0.1", manifest.stored_lengths)
+            receiver.start()
+            try:
+                await client.post(f"/agent/v1/tasks/{task.id}/ready", content=b"\x80")
+                seen: dict[str, Any] = {}
+                async with asyncio.timeout(30):
+                    while seen.get("state") != "failed":
+                        version = bench.appliance.changes.version
+                        seen = (await bench.admin.get(f"/api/v1/sessions/{session['id']}")).json()
+                        await bench.appliance.changes.wait(version, 1.0)
+            finally:
+                receiver.stop()
+            assert "sending broke off" in seen["tasks"][0]["error"]
+
+    run(story())
+
+
+@pytest.mark.parametrize("image", ["nosuch", "golden:9"])
+def test_unknown_image_or_version_is_told_and_nothing_is_opened(tmp_path: Path, image: str) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, _ = await bench.register(an_inventory())
+            bench.keep_image("golden", A)
+            name, _, version = image.partition(":")
+            body = {"image": name, "to": [registration.name], "version": int(version) if version else None}
+            answer = await bench.admin.post("/api/v1/deploy", json=body)
+            assert answer.status_code == 404
+            assert name in answer.json()["error"]
+            assert (await bench.admin.get("/api/v1/sessions")).json() == []
+            assert await tasks_of(bench) == {}
+
+    run(story())
