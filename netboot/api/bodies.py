@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 
-from imager.errors import ImagerError, PeerError, StoreError
+from imager.errors import ImagerError, PeerError, SourceError, StoreError, TargetError
 from netboot.deployment.agents import TaskEnded
 from netboot.errors import ConflictError, NetbootError, UnknownError, UserError
 
@@ -44,7 +44,7 @@ def status_of(error: NetbootError | ImagerError) -> int:
             return 404
         case ConflictError():
             return 409
-        case UserError() | PeerError():
+        case UserError() | PeerError() | SourceError() | TargetError():
             return 400
         case StoreError():
             return 507

@@ -68,6 +68,9 @@ class Captures:
         async with upload.lock:
             if self._uploads.get(task_id) is not upload:
                 raise ConflictError(f"task {task_id} has ended")
+            lacking = await self._run(lambda: sum(not upload.writer.has(chunk.hash) for chunk in manifest.chunks))
+            if lacking:
+                raise UserError(f"{lacking} chunks of the manifest were never sent")
             published = await self._run(lambda: upload.writer.publish(replace(manifest, version=0)))
             del self._uploads[task_id]
             await self._run(upload.writer.close)

@@ -336,7 +336,8 @@ def test_chunk_whose_bytes_are_not_its_name_is_not_stored(tmp_path: Path) -> Non
             assert (await machine.put(f"{path}/chunks/{'G' * 64}", content=frame_a)).status_code == 400
             await machine.put(f"{path}/chunks/{hash_a.hex()}", content=frame_a)
             publish = await machine.post(f"{path}/publish", content=a_manifest("room-a", rows).body())
-            assert publish.status_code >= 400
+            assert publish.status_code == 400
+            assert "1 chunks of the manifest were never sent" in publish.json()["error"]
             assert (await bench.admin.get("/api/v1/images")).json() == []
 
     run(story())

@@ -1,0 +1,174 @@
+"""The pages: escaping, policy, and what they show live."""
+
+import asyncio
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deployment_builders import a_bench, an_inventory, done, failed
+
+from imager.wire.messages import Progress, Task, decode, encode
+from netboot.ui.pages import build_environment
+from netboot.ui.words import duration, size
+
+A = b"a" * 4096
+PAGES = ("/", "/machines", "/images", "/sessions", "/sessions/1")
+EVIL = '"><script>alert(1)</script>{{ 7*7 }}'
+
+
+def run(coroutine: Any) -> None:
+    asyncio.run(coroutine)
+
+
+class Elements(HTMLParser):
+    """Start tags with their attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_pages_show_machines_images_and_one_bar_a_machine(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            manifest = bench.keep_image("golden", A)
+            names = []
+            clients = []
+            for number in range(1, 5):
+                registration, client = await bench.register(an_inventory(f"52:54:00:00:00:{number:02x}"))
+                names.append(registration.name)
+                clients.append(client)
+            await bench.deploy("golden", "all")
+            tasks = [decode(Task, (await client.get("/agent/v1/task")).content) for client in clients[:3]]
+            half = Progress("receive", 50, 100, 1e6, 1, 2)
+            await clients[0].post(f"/agent/v1/tasks/{tasks[0].id}/progress", content=encode(half))
+            await clients[1].post(f"/agent/v1/tasks/{tasks[1].id}/result", content=done(manifest.hash.hex()))
+            await clients[2].post(f"/agent/v1/tasks/{tasks[2].id}/result", content=failed("the disk is too small"))
+            page = (await bench.pages.get("/")).text
+            bars = [attributes for tag, attributes in Elements(page).found if tag == "progress"]
+            assert [(bar["aria-label"], bar["value"]) for bar in bars] == list(
+                zip(names, ["50.0", "100.0", "0.0", "0.0"], strict=True)
+            )
+            assert "the disk is too small" in page and "golden" in page
+            for path in PAGES:
+                answer = await bench.pages.get(path)
+                assert answer.status_code == 200, path
+                for word in ("Dashboard", "Machines", "Images", "Sessions"):
+                    assert f">{word}</a>" in answer.text
+
+    run(story())
+
+
+def test_text_of_machines_never_becomes_markup(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            bench.keep_image("golden", A)
+            evil = an_inventory(manufacturer=EVIL, product=EVIL, serial=EVIL, cpu_model=EVIL)
+            registration, client = await bench.register(evil)
+            await bench.deploy("golden", registration.name)
+            task = decode(Task, (await client.get("/agent/v1/task")).content)
+            await client.post(f"/agent/v1/tasks/{task.id}/progress", content=encode(Progress(EVIL[:60], 1, 2, 0.0)))
+            for path in PAGES:
+                scripts = [tag for tag, _ in Elements((await bench.pages.get(path)).text).found if tag == "script"]
+                assert scripts == ["script"], path
+            await client.post(f"/agent/v1/tasks/{task.id}/result", content=failed(EVIL))
+            for path in PAGES:
+                text = (await bench.pages.get(path)).text
+                assert "<script>alert" not in text and "49" not in re.findall(r"\{\{ (.*?) \}\}", text)
+                assert [tag for tag, _ in Elements(text).found if tag == "script"] == ["script"], path
+
+    run(story())
+
+
+def test_policy_allows_the_one_script_of_this_answer_and_nothing_from_elsewhere(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            first, second = await bench.pages.get("/"), await bench.pages.get("/")
+            policy = first.headers["content-security-policy"]
+            assert policy != second.headers["content-security-policy"]
+            (nonce,) = set(re.findall(r"'nonce-([^']+)'", policy))
+            assert "default-src 'none'" in policy and "unsafe" not in policy
+            for tag, attributes in Elements(first.text).found:
+                if tag in ("script", "style"):
+                    assert attributes["nonce"] == nonce and "src" not in attributes
+                assert not any(name.startswith("on") or name == "style" for name in attributes)
+                for name in ("src", "href"):
+                    assert (attributes.get(name) or "/").startswith("/")
+
+    run(story())
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+def test_pages_change_nothing(tmp_path: Path, method: str) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            for path in PAGES:
+                assert (await bench.pages.request(method, path)).status_code == 405
+            for path in ("/api/v1/deploy", "/agent/v1/register"):
+                assert (await bench.pages.request(method, path)).status_code == 404
+
+    run(story())
+
+
+def test_unknown_page_is_a_page_too(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            for path in ("/nope", "/sessions/99", "/live/nope"):
+                answer = await bench.pages.get(path)
+                assert answer.status_code == 404
+                assert "Dashboard" in answer.text
+
+    run(story())
+
+
+def test_live_part_is_told_when_it_changes(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            parts: list[str] = []
+            first = asyncio.Event()
+
+            async def watch() -> None:
+                # The stream ends when the appliance shuts down.
+                async with bench.pages.stream("GET", "/live/machines") as response:
+                    assert response.headers["content-type"].startswith("text/event-stream")
+                    async for line in response.aiter_lines():
+                        if line.startswith("data: "):
+                            parts.append(json.loads(line[6:]))
+
+            watching = asyncio.create_task(watch())
+            asyncio.get_running_loop().call_later(0.2, first.set)
+            await first.wait()
+            registration, _ = await bench.register(an_inventory())
+            await asyncio.sleep(0.8)
+            bench.appliance.changes.stop()
+            await asyncio.wait_for(watching, 10)
+            assert "No machine has registered" in parts[0]
+            assert registration.name in parts[-1]
+
+    run(story())
+
+
+def test_templates_escape_and_are_strict() -> None:
+    environment = build_environment()
+    assert environment.from_string("{{ x }}").render(x="<b>") == "&lt;b&gt;"
+    with pytest.raises(Exception, match="undefined"):
+        environment.from_string("{{ nosuch }}").render()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1 KB"), (999_600, "1 MB"), (1_234_000_000, "1.23 GB")]
+)
+def test_sizes_have_three_digits(count: int, text: str) -> None:
+    assert size(count) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(4.21, "4.2 s"), (60, "1:00"), (187, "3:07"), (3753, "1:02:33")])
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
