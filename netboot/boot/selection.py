@@ -1,8 +1,8 @@
 """Which boot file a machine is told to fetch. Pure: one table, no I/O.
 
-Every firmware gets GRUB itself. iPXE is told the same file as the firmware under it: a program that it starts does not
-ask DHCP again, so an iPXE in a network card cannot chainload itself in a loop.
-Seen on: SeaBIOS with QEMU's iPXE ROM (2019), OVMF 2022.11 with shim 16.1 and GRUB 2.06 of Debian 12.
+Every firmware gets GRUB itself. iPXE is told a GRUB too: a program that it starts does not ask DHCP again, so an iPXE
+in a network card cannot chainload itself in a loop.
+Seen on: SeaBIOS and OVMF 2022.11 with QEMU's iPXE ROMs (2019), OVMF's own driver, shim 16.1, GRUB 2.06 of Debian 12.
 """
 
 from dataclasses import dataclass
@@ -31,22 +31,38 @@ class _Row:
     arches: frozenset[int]
     name: str
     because: str
-    name_by_proxy: str
+    by_proxy: str
     """What a client is told when another DHCP server gives it its address."""
 
 
 _TABLE = (
     _Row(
-        Firmware.BIOS, BIOS_ARCHES, BIOS_GRUB, "a PXE ROM starts one program in real mode: GRUB made for PXE", BIOS_GRUB
+        Firmware.BIOS,
+        BIOS_ARCHES,
+        BIOS_GRUB,
+        "a PXE ROM starts one program in real mode: GRUB made for PXE",
+        by_proxy=BIOS_GRUB,
     ),
-    _Row(Firmware.UEFI_X64, UEFI_X64_ARCHES, UEFI_SHIM, "Secure Boot accepts shim, and shim Debian's GRUB", UEFI_GRUB),
-    _Row(Firmware.IPXE_BIOS, BIOS_ARCHES, BIOS_GRUB, "iPXE is a PXE ROM too, and GRUB uses its driver", BIOS_GRUB),
+    _Row(
+        Firmware.UEFI_X64,
+        UEFI_X64_ARCHES,
+        UEFI_SHIM,
+        "Secure Boot accepts shim, and shim accepts Debian's GRUB",
+        by_proxy=UEFI_GRUB,
+    ),
+    _Row(
+        Firmware.IPXE_BIOS,
+        BIOS_ARCHES,
+        BIOS_GRUB,
+        "iPXE is a PXE ROM too, and GRUB uses its driver",
+        by_proxy=BIOS_GRUB,
+    ),
     _Row(
         Firmware.IPXE_UEFI_X64,
         UEFI_X64_ARCHES,
-        UEFI_SHIM,
-        "iPXE starts UEFI programs, and Secure Boot still holds",
         UEFI_GRUB,
+        "iPXE tells shim a wrong length of the file that shim fetches, and shim refuses it: GRUB without shim",
+        by_proxy=UEFI_GRUB,
     ),
 )
 
@@ -66,7 +82,7 @@ def select_boot_file(
         return Ignored(f"arch {client.arch} is UEFI HTTP boot: enable PXE (IPv4) in the firmware's settings")
     for row in _TABLE:
         if row.firmware is client.firmware and client.arch in row.arches:
-            return BootFile(server, row.name_by_proxy if by_proxy else row.name)
+            return BootFile(server, row.by_proxy if by_proxy else row.name)
     return Ignored(
         f"no boot file for {client.firmware.value} with arch {client.arch}: only BIOS and UEFI x64 are served"
     )

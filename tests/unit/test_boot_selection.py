@@ -19,7 +19,7 @@ def a_client(firmware: Firmware, arch: int) -> BootClient:
         (Firmware.UEFI_X64, 7, "uefi/shimx64.efi"),
         (Firmware.UEFI_X64, 9, "uefi/shimx64.efi"),
         (Firmware.IPXE_BIOS, 0, "bios/core.0"),
-        (Firmware.IPXE_UEFI_X64, 7, "uefi/shimx64.efi"),
+        (Firmware.IPXE_UEFI_X64, 7, "uefi/grub.efi"),
     ],
 )
 def test_each_firmware_is_told_its_file(firmware: Firmware, arch: int, name: str) -> None:
