@@ -20,7 +20,7 @@ import structlog
 from imager.errors import ImagerError
 from imager.image.keys import load_or_create_signing_key, public_key_bytes
 from imager.image.store import ImageStore
-from netboot.api.admin import build_admin_app
+from netboot.api.admin import ApplianceFacts, build_admin_app
 from netboot.api.agent import build_agent_app
 from netboot.api.boot_tree import LeasedBootFiles
 from netboot.boot.files import BootFiles, BootSettings
@@ -48,6 +48,7 @@ from netboot.persistence.leases import SqlLeases
 from netboot.persistence.machines import MachineRepository
 from netboot.persistence.sessions import SessionRepository
 from netboot.services.cast import CastService
+from netboot.services.counters import PacketCounters
 from netboot.services.dhcp import serve_dhcp
 from netboot.services.http import bind_tcp, bind_unix, serve_http
 from netboot.services.interface import Interface, find_interface
@@ -164,7 +165,8 @@ async def _run(settings: Settings, interface: Interface, appliance: Appliance, s
     tree = LeasedBootFiles(files, appliance.leases)
 
     def choose_boot(client: BootClient) -> BootFile | Ignored:
-        return select_boot_file(client, interface.address, settings.http_port)
+        by_proxy = settings.mode is Mode.PROXY
+        return select_boot_file(client, interface.address, settings.http_port, by_proxy=by_proxy)
 
     responder: DhcpServer | DhcpProxy
     if settings.mode is Mode.PROXY:
@@ -184,11 +186,16 @@ async def _run(settings: Settings, interface: Interface, appliance: Appliance, s
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
         dhcp_ready, tftp_ready = asyncio.Event(), asyncio.Event()
+        counters = {"dhcp": PacketCounters(), "tftp": PacketCounters()}
         try:
             async with asyncio.TaskGroup() as group:
                 running = [
-                    group.create_task(serve_dhcp(interface, responder, ready=dhcp_ready), name="dhcp"),
-                    group.create_task(serve_tftp(interface, tree.open_tftp, ready=tftp_ready), name="tftp"),
+                    group.create_task(
+                        serve_dhcp(interface, responder, counters=counters["dhcp"], ready=dhcp_ready), name="dhcp"
+                    ),
+                    group.create_task(
+                        serve_tftp(interface, tree.open_tftp, counters=counters["tftp"], ready=tftp_ready), name="tftp"
+                    ),
                 ]
                 await dhcp_ready.wait()
                 await tftp_ready.wait()
@@ -201,6 +208,7 @@ async def _run(settings: Settings, interface: Interface, appliance: Appliance, s
                     appliance.changes,
                     renderer,
                     settings.max_wait_s,
+                    ApplianceFacts(settings.interface, str(interface.address), str(settings.mode), counters),
                 )
                 running += [
                     group.create_task(serve_http(build_agent_app(appliance.agents, tree), network), name="agents"),

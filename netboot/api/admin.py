@@ -5,7 +5,8 @@ Who may open the socket may do all of this; nothing of it is reachable by the ne
 
 import dataclasses
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +33,7 @@ from netboot.deployment.orders import DeployOrder, Orders
 from netboot.deployment.overview import Overview
 from netboot.deployment.states import OPEN_SESSION_STATES
 from netboot.deployment.templates import list_template_names, render_for_machine
+from netboot.services.counters import PacketCounters
 
 STREAM_INTERVAL_S = 0.5
 """A stream tells at most this often."""
@@ -43,8 +45,25 @@ Id = Annotated[int, PathParameter(ge=1, le=LARGEST_ID)]
 Name = Annotated[str, PathParameter(min_length=1, max_length=63)]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class ApplianceFacts:
+    """What serves."""
+
+    interface: str
+    address: str
+    mode: str
+    counters: Mapping[str, PacketCounters]
+    """Packets received, answered, ignored and dropped, by service."""
+
+
 def build_admin_app(
-    overview: Overview, orders: Orders, library: Library, changes: Changes, renderer: Renderer, max_wait_s: float
+    overview: Overview,
+    orders: Orders,
+    library: Library,
+    changes: Changes,
+    renderer: Renderer,
+    max_wait_s: float,
+    facts: ApplianceFacts,
 ) -> FastAPI:
     """The app; it holds no state of its own. `max_wait_s`: of a deployment that names none."""
     app = FastAPI(title="Roomcast", version="1", docs_url=None, redoc_url=None)
@@ -54,6 +73,11 @@ def build_admin_app(
     async def health() -> dict[str, str]:
         """Whether the appliance answers."""
         return {"status": "ok"}
+
+    @app.get("/api/v1/status", tags=["appliance"])
+    async def status() -> Any:
+        """What serves where, and what its services counted: junk is counted and dropped."""
+        return {"version": installed_version("roomcast"), **_tree(facts)}
 
     @app.get("/api/v1/machines", tags=["machines"])
     async def machines() -> Any:

@@ -136,7 +136,8 @@ def build_environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(size=size, memory=memory, ago=ago, duration=duration, megabits=megabits, clock_time=clock_time)
+    for word in (size, memory, ago, duration, megabits, clock_time):
+        environment.filters[word.__name__] = word
     environment.tests["open_session"] = is_open
     return environment
 

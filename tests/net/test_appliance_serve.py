@@ -39,6 +39,7 @@ from imager.wire.messages import (
     decode,
     encode,
 )
+from netboot.cli.client import ApplianceClient
 
 pytestmark = pytest.mark.root
 
@@ -78,6 +79,10 @@ class Served:
         done = self.roomcast(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+    def status(self) -> Any:
+        with ApplianceClient(self.directory / "api.sock") as appliance:
+            return appliance.get("/api/v1/status")
 
     def log(self) -> str:
         return (self.directory / "log").read_text()
@@ -376,7 +381,13 @@ def test_agents_port_survives_junk_and_page_is_not_on_the_network(tmp_path: Path
                     junk.sendall(chance.randbytes(2000))
             with pytest.raises(OSError):
                 socket.create_connection((lan.hosts[0].ip, 8670), timeout=3)
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as junk:
+                for port in (67, 69):
+                    for _ in range(20):
+                        junk.sendto(chance.randbytes(300), (lan.hosts[0].ip, port))
         Machine(lan.hosts[1], lan.hosts[0].ip).register()
+        counters = served.status()["counters"]
+        assert counters["dhcp"]["junk"] == 20 and counters["tftp"]["junk"] == 20
         assert len(served.json("machine", "list")) == 1
         page = lan.hosts[0].run("curl", "-sS", "http://127.0.0.1:8670/")
         assert "Dashboard" in page and "pc-" in page

@@ -16,13 +16,14 @@ from fastapi import FastAPI
 from imager.image.chunks import Compressor
 from imager.image.manifest import Chunk, Extent, ImageKind, Manifest
 from imager.wire.messages import Disk, FirmwareKind, Inventory, Nic, Proof, Registration, TaskResult, decode, encode
-from netboot.api.admin import build_admin_app
+from netboot.api.admin import ApplianceFacts, build_admin_app
 from netboot.api.agent import build_agent_app
 from netboot.app import Appliance, build_appliance
 from netboot.boot.render import Renderer
 from netboot.config import Settings
 from netboot.deployment.outcomes import Clock
 from netboot.model import Ignored
+from netboot.services.counters import PacketCounters
 from netboot.ui.pages import build_pages_app
 
 WINDOW_BYTES = 4096
@@ -155,7 +156,13 @@ async def a_bench(directory: Path, boot: NoBootFiles | None = None) -> AsyncIter
     appliance = build_appliance(settings, IPv4Address("127.0.0.1"), Clock(clock, clock))
     agent_app = build_agent_app(appliance.agents, boot or NoBootFiles())
     admin_app = build_admin_app(
-        appliance.overview, appliance.orders, appliance.library, appliance.changes, Renderer(None), settings.max_wait_s
+        appliance.overview,
+        appliance.orders,
+        appliance.library,
+        appliance.changes,
+        Renderer(None),
+        settings.max_wait_s,
+        ApplianceFacts("lo", "127.0.0.1", "server", {"dhcp": PacketCounters()}),
     )
     pages_app = build_pages_app(appliance.overview, appliance.changes)
     casting = asyncio.create_task(appliance.casts.run(appliance.cast_events))
