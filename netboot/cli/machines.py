@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
     def list_(socket: Socket = None, as_json: Json = False) -> None:
         """Every machine that has registered: each does when it boots from the network for the first time."""
         from netboot.cli.client import ApplianceClient
-        from netboot.cli.output import age_text, bytes_text, console, make_table, memory_text, print_json
+        from netboot.cli.output import age_text, bytes_text, console, make_table, print_json
 
         with ApplianceClient(socket) as appliance:
             machines = appliance.get("/api/v1/machines")
@@ -38,14 +38,13 @@ def register(app: typer.Typer) -> None:
                     facts["boot_mac"],
                     facts["address"],
                     facts["firmware"],
-                    memory_text(facts["memory_bytes"]),
                     disks,
                     ", ".join(machine["groups"]),
                     age_text(machine["seen_s"]),
                 )
             )
-        columns = ("machine", "state", "MAC", "address", "firmware", "memory", "disks", "groups", "registered")
-        console().print(make_table(columns, rows, right=("memory",)))
+        columns = ("machine", "state", "MAC", "address", "firmware", "disks", "groups", "registered")
+        console().print(make_table(columns, rows))
 
     @group.command()
     def show(machine: Machine, socket: Socket = None, as_json: Json = False) -> None:

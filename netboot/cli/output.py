@@ -1,5 +1,7 @@
 """How the command line writes: units, tables, progress. Text of machines is never markup."""
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,12 +11,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+PLAIN_WIDTH = 200
+"""Of a table that goes to a file or a pipe."""
+
 _UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 
 
 def console() -> Console:
-    """Standard output; plain text when it is not a terminal."""
-    return Console(highlight=False)
+    """Standard output; plain text in wide lines when it is not a terminal."""
+    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
+    return Console(highlight=False, width=wide)
 
 
 def bytes_text(count: float) -> str:
@@ -58,7 +64,7 @@ def age_text(then_s: float | None) -> str:
 
 def make_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> Table:
     """A table of plain cells."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False, show_header=any(columns))
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:

@@ -94,7 +94,7 @@ def _tasks_table(tasks: Iterable[dict[str, Any]]) -> Table:
                 task["machine"],
                 Text(step, style=COLOURS.get(task["state"], "")),
                 _bar(share, COLOURS.get(task["state"], "")),
-                f"{100 * share:.0f} %",
+                f"{100 * share:3.0f} %",
                 rate_text(rate),
                 left or quiet,
                 task["lost_packets"] or "",
@@ -105,7 +105,7 @@ def _tasks_table(tasks: Iterable[dict[str, Any]]) -> Table:
 
 def _bar(share: float, style: str) -> Text:
     filled = round(min(max(share, 0.0), 1.0) * BAR_CELLS)
-    return Text.assemble(("━" * filled, style), ("━" * (BAR_CELLS - filled), "grey37"))
+    return Text.assemble(("█" * filled, style), ("░" * (BAR_CELLS - filled), "grey37"))
 
 
 def _proof_table(tasks: Iterable[dict[str, Any]]) -> Table:
