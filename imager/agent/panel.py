@@ -25,6 +25,7 @@ NOW_MARK = "►"
 MAX_DETAIL_LINES = 4
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+_ANY_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -136,7 +137,7 @@ def wrap(text: str, columns: int) -> list[str]:
 
 def plain(text: str) -> str:
     """Text of other programs without what would move a terminal's cursor."""
-    return _UNSAFE.sub(" ", _ESCAPE.sub("", text))
+    return _UNSAFE.sub(" ", _ANY_ESCAPE.sub("", text))
 
 
 def _steps(state: PanelState, width: int) -> list[str]:

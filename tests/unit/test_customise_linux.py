@@ -1,0 +1,148 @@
+"""A tree and a real ext4 disk get their identity; links of the image lead nowhere."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from image_builders import MIB, make_ext4, partition_file
+
+from imager.customise.linux import customise_disk, customise_root, partition_node
+from imager.errors import TargetError
+from imager.wire.messages import Identity
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a disk")
+needs_keygen = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
+IDENTITY = Identity("pc-01")
+
+
+def a_root(directory: Path) -> Path:
+    root = directory / "root"
+    for name in ("etc/ssh", "usr/lib", "var/lib"):
+        (root / name).mkdir(parents=True)
+    (root / "usr/lib/os-release").write_text('PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n')
+    (root / "etc/os-release").symlink_to("../usr/lib/os-release")
+    (root / "etc/hostname").write_text("golden\n")
+    (root / "etc/hosts").write_text("127.0.0.1\tlocalhost\n127.0.1.1\tgolden\n")
+    (root / "etc/machine-id").write_text("f" * 32 + "\n")
+    (root / "etc/ssh/ssh_host_ed25519_key").write_text("old private\n")
+    (root / "etc/ssh/ssh_host_ed25519_key.pub").write_text("ssh-ed25519 OLD root@golden\n")
+    return root
+
+
+def snapshot(root: Path) -> dict[str, tuple[int, bytes]]:
+    files = [path for path in sorted(root.rglob("*")) if path.is_file() and not path.is_symlink()]
+    return {str(path.relative_to(root)): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+@needs_root
+@needs_keygen
+def test_a_tree_gets_name_machine_id_and_keys(tmp_path: Path) -> None:
+    root = a_root(tmp_path)
+    said = customise_root(root, IDENTITY)
+    assert (root / "etc/hostname").read_text() == "pc-01\n"
+    assert "127.0.1.1\tpc-01\n" in (root / "etc/hosts").read_text()
+    machine_id = (root / "etc/machine-id").read_text().strip()
+    assert len(machine_id) == 32 and machine_id != "f" * 32
+    key = root / "etc/ssh/ssh_host_ed25519_key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert key.read_text().startswith("-----BEGIN OPENSSH PRIVATE KEY-----")
+    public = (root / "etc/ssh/ssh_host_ed25519_key.pub").read_text()
+    assert public.startswith("ssh-ed25519 ") and public.rstrip().endswith("root@pc-01") and "OLD" not in public
+    assert said[0] == "/etc/hostname: pc-01"
+
+
+@needs_root
+@needs_keygen
+def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
+    root = a_root(tmp_path)
+    customise_root(root, IDENTITY)
+    before = snapshot(root)
+    assert customise_root(root, IDENTITY) == ["identity: nothing to change"]
+    assert snapshot(root) == before
+
+
+@needs_root
+@needs_keygen
+def test_two_machines_of_one_image_have_nothing_in_common(tmp_path: Path) -> None:
+    roots = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        roots.append(a_root(tmp_path / name))
+        customise_root(roots[-1], Identity(f"pc-{name}"))
+    for file in ("etc/hostname", "etc/machine-id", "etc/ssh/ssh_host_ed25519_key.pub"):
+        assert (roots[0] / file).read_text() != (roots[1] / file).read_text()
+
+
+def test_a_file_that_is_a_link_is_replaced_not_followed(tmp_path: Path) -> None:
+    root = a_root(tmp_path)
+    outside = tmp_path / "outside"
+    outside.write_text("mine\n")
+    (root / "etc/hostname").unlink()
+    (root / "etc/hostname").symlink_to(outside)
+    customise_root(root, Identity("pc-01", new_host_keys=False))
+    assert outside.read_text() == "mine\n"
+    assert (root / "etc/hostname").read_text() == "pc-01\n"
+    assert not (root / "etc/hostname").is_symlink()
+
+
+def test_a_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    root = a_root(tmp_path)
+    outside = tmp_path / "outside"
+    shutil.move(root / "etc", outside)
+    (root / "etc").symlink_to(outside)
+    before = snapshot(outside)
+    with pytest.raises(TargetError, match="/etc of the image is not a directory"):
+        customise_root(root, IDENTITY)
+    assert snapshot(outside) == before
+
+
+def test_partitions_are_named_as_the_kernel_does() -> None:
+    assert partition_node(Path("/dev/sda"), 2) == Path("/dev/sda2")
+    assert partition_node(Path("/dev/nvme0n1"), 2) == Path("/dev/nvme0n1p2")
+
+
+@contextmanager
+def a_loop(image: Path) -> Iterator[Path]:
+    """The image as a disk with its partitions; partx, because some kernels read no tables themselves."""
+    run = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True)
+    if run.returncode:
+        pytest.skip(f"no loop device: {run.stderr.strip()}")
+    device = Path(run.stdout.strip())
+    try:
+        subprocess.run(["partx", "--add", device], check=True)
+        yield device
+        subprocess.run(["partx", "--delete", device], check=True)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+@pytest.mark.root
+@needs_root
+@needs_keygen
+def test_the_root_of_a_real_disk_is_found_and_customised(tmp_path: Path) -> None:
+    image = partition_file(tmp_path / "disk.img", 96 * MIB, "label: gpt\nsize=16MiB\nsize=64MiB\n")
+    make_ext4(image, 17 * MIB, 64 * MIB, a_root(tmp_path))
+    said: list[str] = []
+    with a_loop(image) as disk:
+        assert customise_disk(disk, IDENTITY, said.append)
+        assert customise_disk(disk, IDENTITY, said.append)
+        shown = subprocess.run(["debugfs", "-R", "cat /etc/hostname", partition_node(disk, 2)], capture_output=True)
+    assert shown.stdout == b"pc-01\n"
+    assert "ext4, Debian GNU/Linux 12 (bookworm)" in said[0]
+    assert said[-1] == "identity: nothing to change"
+
+
+@pytest.mark.root
+@needs_root
+def test_a_disk_without_linux_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    image = partition_file(tmp_path / "disk.img", 96 * MIB, "label: gpt\nsize=16MiB\nsize=64MiB\n")
+    make_ext4(image, 17 * MIB, 64 * MIB, tmp_path / "tree")
+    said: list[str] = []
+    with a_loop(image) as disk:
+        assert not customise_disk(disk, IDENTITY, said.append)
+    assert "no Linux root file system" in said[0]
