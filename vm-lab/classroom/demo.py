@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = Options(options.bios, options.uefi, options.loss, options.pcap)
     console = Console()
     steps = Steps(console)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     scenario = None
     try:
