@@ -8,6 +8,7 @@ counted, which the protocol takes as loss. No protocol decision is taken here.
 import asyncio
 import contextlib
 import functools
+import gc
 import queue
 import sys
 import threading
@@ -195,6 +196,7 @@ async def _serve(connection: Connection, setup: SenderSetup) -> None:
 
 
 def main() -> None:
+    gc.freeze()  # what is there now stays: no need to look through it again
     connection, _ = connection_of(sys.argv[1:])
     try:
         setup = connection.recv()
