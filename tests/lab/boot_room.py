@@ -206,11 +206,12 @@ def boot_room(directory: Path) -> Iterator[BootRoom]:
 
 
 def make_bios_disk(path: Path) -> Path:
-    """A disk whose boot sector writes LOCAL_SAYS to the serial port."""
+    """A disk whose boot sector writes LOCAL_SAYS to the serial port when told that it came from the first disk."""
     code = bytes.fromhex(
         "fa"  # cli
+        "80fa80 75fe"  # cmp dl, 0x80; jne $     the BIOS number of the disk
         "31c0 8ed8"  # xor ax, ax; mov ds, ax
-        "be 207c"  # mov si, 0x7c20          the text
+        "be 407c"  # mov si, 0x7c40          the text
         "fc ac"  # cld; next: lodsb
         "84c0 74fe"  # test al, al; jz $
         "88c4 bafd03"  # mov ah, al; mov dx, 0x3fd
@@ -218,7 +219,7 @@ def make_bios_disk(path: Path) -> Path:
         "baf803 88e0 ee"  # mov dx, 0x3f8; mov al, ah; out dx, al
         "ebe9"  # jmp next
     )
-    sector = code.ljust(0x20, b"\0") + f"\r\n{LOCAL_SAYS}\r\n".encode() + b"\0"
+    sector = code.ljust(0x40, b"\0") + f"\r\n{LOCAL_SAYS}\r\n".encode() + b"\0"
     path.write_bytes(sector.ljust(510, b"\0") + b"\x55\xaa" + bytes(2 << 20))
     return path
 
