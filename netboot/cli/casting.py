@@ -9,6 +9,8 @@ Interface = Annotated[
     str | None, typer.Option("--interface", "-i", metavar="IF", help="Network interface (default: that of the route).")
 ]
 
+Port = Annotated[int, typer.Option(metavar="PORT", min=1024, max=65535, help="UDP port where casts are announced.")]
+
 
 def register(app: typer.Typer) -> None:
     @app.command()
@@ -24,6 +26,7 @@ def register(app: typer.Typer) -> None:
             str | None, typer.Option(metavar="RATE", help="Bits a second at most: 900m, 2.5g (default: no limit).")
         ] = None,
         ttl: Annotated[int, typer.Option(metavar="N", min=1, max=255, help="Routers to pass, and one.")] = 1,
+        port: Port = 7710,
         quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     ) -> None:
         """Send a file to every `roomcast receive` on the network, by multicast, each part checked by its hash."""
@@ -40,6 +43,7 @@ def register(app: typer.Typer) -> None:
                 max_wait_s=max_wait,
                 max_bitrate_bps=limit,
                 ttl=ttl,
+                port=port,
                 on_progress=tell,
             )
         rate = result.file_bytes * 8 / 1e6 / result.elapsed_s if result.elapsed_s else 0.0
@@ -60,6 +64,7 @@ def register(app: typer.Typer) -> None:
             float,
             typer.Option(metavar="SECONDS", min=0, help="Give up without a sender after so long (default: never)."),
         ] = 0,
+        port: Port = 7710,
         quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
     ) -> None:
         """Receive a file that `roomcast send` casts on the network."""
@@ -67,6 +72,9 @@ def register(app: typer.Typer) -> None:
         from netboot.cli.file_progress import file_progress
 
         with file_progress(quiet) as tell:
-            result = receive_file(output, interface=interface, max_wait_s=max_wait, on_progress=tell)
+            result = receive_file(output, interface=interface, max_wait_s=max_wait, port=port, on_progress=tell)
         rate = result.file_bytes * 8 / 1e6 / result.elapsed_s if result.elapsed_s else 0.0
-        typer.echo(f"{result.output}: {result.file_bytes} bytes in {result.elapsed_s:.2f} s, {rate:.0f} Mbit/s")
+        typer.echo(
+            f"{result.output}: {result.file_bytes} bytes in {result.elapsed_s:.2f} s, {rate:.0f} Mbit/s, "
+            f"{result.lost_packets} packets lost, {result.repair_packets} repair packets"
+        )
