@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from classroom.machine import MachineFiles, MachineSpec, SerialLog, qemu_command
 from classroom.network import loss_ruleset
+from classroom.scenario import Options, machine_specs
 
 from imager.wire.messages import FirmwareKind
 
@@ -56,3 +57,10 @@ def test_loss_replaces_what_was_there_before() -> None:
 def test_a_loss_that_is_no_share_is_refused(percent: float) -> None:
     with pytest.raises(ValueError, match="0 to 100"):
         loss_ruleset("port0", percent)
+
+
+def test_every_machine_has_its_own_name_mac_and_disk_serial() -> None:
+    specs = machine_specs(Options(bios=3, uefi=2))
+    assert [spec.name for spec in specs] == ["bios-1", "bios-2", "bios-3", "uefi-1", "uefi-2"]
+    assert len({spec.mac for spec in specs}) == len({spec.disk_serial for spec in specs}) == 5
+    assert {(spec.nic, spec.disk_bus) for spec in specs[:2]} == {("virtio-net-pci", "virtio"), ("e1000", "sata")}

@@ -16,7 +16,7 @@ from classroom.builds import ROOMCAST
 from classroom.errors import LabError
 from classroom.processes import BackgroundProcess, last_lines
 from classroom.proof import find_doubts
-from classroom.relay import PAGE_PORT, relay_command
+from classroom.relay import PAGE_PORT, free_port, relay_command
 from classroom.report import proof_tables
 from classroom.run import Run
 from classroom.scenario import Options, Scenario
@@ -48,8 +48,6 @@ class Progress:
         self._seen: dict[str, str] = {}
 
     def __enter__(self) -> "Progress":
-        if self._steps.console.is_terminal:
-            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -57,7 +55,10 @@ class Progress:
 
     def show(self, session: dict[str, Any]) -> None:
         if self._steps.console.is_terminal:
+            self._live.start()  # from the first time on; again it does nothing
             self._live.update(draw_session(session), refresh=True)
+            if session["ended_s"] is not None:
+                self._live.stop()
             return
         for task in session["tasks"]:
             progress = task["progress"]
@@ -98,15 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _play(scenario: Scenario, options: Options, steps: Steps) -> bool:
-    scenario.build()
-    scenario.serve()
-    steps.say("the appliance serves the classroom")
-    scenario.power_on()
-    scenario.wait_for_registrations()
     with Progress(steps) as progress:
-        scenario.deploy(progress.show)
-    scenario.wait_for_own_boots()
-    machines = scenario.proofs()
+        machines = scenario.play(progress.show)
     doubts = find_doubts(machines, scenario.image)
     for table in proof_tables(machines, scenario.image, doubts, options.loss_percent):
         steps.console.print()
@@ -126,12 +120,14 @@ def _keep(run: Run, scenario: Scenario, console: Console) -> None:
     """Serve on until Ctrl-C."""
     socket, network = scenario.socket, scenario.classroom
     log = run.logs / "relay.log"
-    with BackgroundProcess("relay of the page", relay_command(network.server), log=log) as relay:
+    port = free_port(PAGE_PORT)
+    command = relay_command(network.server, port, PAGE_PORT)
+    with BackgroundProcess("relay of the page", command, log=log) as relay:
         enter = f"nsenter --net=/run/netns/{network.server}"
         for line in (
             "",
             "The classroom stays until Ctrl-C. To look around:",
-            f"  page      http://127.0.0.1:{PAGE_PORT}/",
+            f"  page      http://127.0.0.1:{port}/",
             f"  commands  {ROOMCAST} machine list --socket {socket}",
             f"            {ROOMCAST} session show --socket {socket}",
             f"  network   {enter} ip address",

@@ -6,5 +6,7 @@ class LabError(Exception):
 
     def __init__(self, message: str, log: str = "") -> None:
         super().__init__(message)
+        if log:
+            self.add_note(log)  # so that a failing test shows it
         self.log = log
         """Last lines of the log that tells why; empty when there is none."""

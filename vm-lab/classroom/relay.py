@@ -1,7 +1,7 @@
 """Makes the page of an appliance that serves inside a network namespace reachable from outside of it.
 
-`python -m classroom.relay NAMESPACE` listens on the machine's own 127.0.0.1 and connects inside the namespace: a socket
-belongs for ever to the namespace that it was made in.
+`python -m classroom.relay NAMESPACE OUTSIDE INSIDE` listens on port OUTSIDE of the machine's own 127.0.0.1 and connects
+to port INSIDE of the namespace's: a socket belongs for ever to the namespace that it was made in.
 """
 
 import asyncio
@@ -12,14 +12,25 @@ import sys
 from pathlib import Path
 
 PAGE_PORT = 8670
-"""On both sides."""
 _CHUNK_BYTES = 65536
 _CLONE_NEWNET = 0x40000000
 
 
-def relay_command(namespace: str) -> list[str]:
+def relay_command(namespace: str, outside: int, inside: int) -> list[str]:
     """The command line of a relay."""
-    return [sys.executable, "-m", "classroom.relay", namespace]
+    return [sys.executable, "-m", "classroom.relay", namespace, str(outside), str(inside)]
+
+
+def free_port(wanted: int) -> int:
+    """`wanted` when nobody listens there on 127.0.0.1, else another."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def enter_namespace(name: str) -> None:
@@ -63,9 +74,10 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 def main() -> None:
-    with socket.create_server(("127.0.0.1", PAGE_PORT)) as listener:
-        enter_namespace(sys.argv[1])
-        asyncio.run(relay(listener, PAGE_PORT))
+    namespace, outside, inside = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    with socket.create_server(("127.0.0.1", outside)) as listener:
+        enter_namespace(namespace)
+        asyncio.run(relay(listener, inside))
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def machine_specs(options: Options) -> list[MachineSpec]:
 
 
 class Scenario:
-    """One classroom from bare files to proven machines. A context manager; call its steps in their order."""
+    """One classroom from bare files to proven machines. A context manager; inside, call `play`."""
 
     def __init__(self, run: Run, options: Options, say: Say) -> None:
         self.data = run.directory / "data"
@@ -126,6 +126,16 @@ class Scenario:
     @property
     def machines(self) -> list[Machine]:
         return [seat.machine for seat in self._seats]
+
+    def play(self, show: Show) -> list[MachineProof]:
+        """All steps in their order. Raises LabError when one cannot be done; a machine's failure is in its proof."""
+        self.build()
+        self.serve()
+        self.power_on()
+        self.wait_for_registrations()
+        self.deploy(show)
+        self.wait_for_own_boots()
+        return self.proofs()
 
     # Steps
 
@@ -167,6 +177,7 @@ class Scenario:
                 return False
 
         _wait_until(answers, SERVE_TIMEOUT_S, "the appliance does not answer")
+        self._say("the appliance serves the classroom")
         facts = self._get(f"/api/v1/images/{IMAGE}")
         self._image = ImageFacts(
             name=facts["name"],
@@ -232,6 +243,11 @@ class Scenario:
                 states = ", ".join(f"{task['machine']} {task['state']}" for task in session["tasks"])
                 raise LabError(f"the session has not ended within {DEPLOY_TIMEOUT_S:.0f} s: {states}")
             time.sleep(POLL_S)
+        if counted := session["statistics"]:
+            self._say(
+                f"cast: {counted['sent_bytes'] / 1e6:,.0f} MB sent once for all in {counted['elapsed_s']:.1f} s, "
+                f"{counted['repair_packets']:,.0f} repair packets, {counted['nacks']:,.0f} NACKs"
+            )
         tasks = {task["machine"]: task for task in session["tasks"]}
         for seat in self._seats:
             seat.task = tasks[seat.name]

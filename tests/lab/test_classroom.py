@@ -1,0 +1,33 @@
+"""A whole classroom: real firmware, the real appliance and agent, real loss; proven by what the machines say."""
+
+import os
+from typing import Any
+
+import pytest
+from classroom.proof import find_doubts
+from classroom.run import Run
+from classroom.scenario import Options, Scenario
+
+pytestmark = [
+    pytest.mark.lab,
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.timeout(1500),
+]
+
+
+def test_blank_bios_and_uefi_machines_get_an_image_over_a_lossy_network_and_boot_it() -> None:
+    steps_seen: set[tuple[str, str]] = set()
+
+    def show(session: dict[str, Any]) -> None:
+        steps_seen.update((task["machine"], task["progress"]["step"]) for task in session["tasks"] if task["progress"])
+
+    with Run() as run, Scenario(run, Options(bios=1, uefi=1, loss_percent=1.0), print) as scenario:
+        machines = scenario.play(show)
+
+    assert find_doubts(machines, scenario.image) == {"bios-1": [], "uefi-1": []}
+    for machine in machines:
+        assert machine.report is not None
+        assert machine.dropped_packets > 0, "the network lost nothing: this has tested too little"
+        assert machine.report.lost_packets > 0
+        assert (machine.name, "receive") in steps_seen
