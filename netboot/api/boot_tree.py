@@ -33,6 +33,9 @@ class LeasedBootFiles:
         lease = self._leases.get_by_address(address)
         answer = self._files.open(path, BootRequest(address, lease.mac if lease else None, transport))
         if isinstance(answer, Ignored):
-            log.info("boot file refused", path=path, peer=peer, transport=str(transport), reason=answer.reason)
+            if transport is Transport.HTTP:  # the TFTP service tells its own refusals
+                log.info("http refused", path=path, peer=peer, reason=answer.reason)
             return answer
+        if transport is Transport.HTTP:
+            log.info("http serves", path=path, peer=peer, bytes=answer.size)
         return answer.content

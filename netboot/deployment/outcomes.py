@@ -18,6 +18,8 @@ from netboot.persistence.database import Database
 from netboot.persistence.sessions import SessionRepository
 
 WATCH_INTERVAL_S = 1.0
+PRUNE_INTERVAL_S = 600.0
+EVENTS_KEPT = 100_000
 
 log = structlog.get_logger()
 
@@ -107,10 +109,14 @@ class Outcomes:
 
     async def watch(self, silence_s: float, join_within_s: float) -> None:
         """Fail, for ever, tasks whose machine is silent, and those that no machine took. The others go on."""
+        pruned_s = -PRUNE_INTERVAL_S
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
             try:
                 await self.watch_once(silence_s, join_within_s)
+                if self._clock.monotonic() - pruned_s > PRUNE_INTERVAL_S:
+                    pruned_s = self._clock.monotonic()
+                    await self._database.run(self._sessions.prune_events, EVENTS_KEPT)
             except Exception:
                 log.exception("the watch over silent machines failed; it goes on")
 

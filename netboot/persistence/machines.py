@@ -5,7 +5,7 @@ Blocking: call through `Database.run`. Not for the event loop, except `find_by_m
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from imager.wire.messages import Inventory
@@ -26,6 +26,10 @@ USELESS_UUIDS = frozenset(
 """SMBIOS UUIDs that boards without a UUID of their own tell: the last is seen on many mainboards."""
 
 
+MOST_MACHINES = 50_000
+"""Whoever reaches the agents' port may register: the database must not grow without end."""
+
+
 class MachineRepository:
     """Knows machines by id, name and MAC."""
 
@@ -42,6 +46,8 @@ class MachineRepository:
             row = self._match(session, inventory)
             new = row is None
             if row is None:
+                if (session.scalar(select(func.count(MachineRow.id))) or 0) >= MOST_MACHINES:
+                    raise ConflictError(f"{MOST_MACHINES} machines are known already: no more are taken")
                 row = MachineRow(name=self._free_name(session, inventory.boot_mac), registered_s=now_s)
                 session.add(row)
             row.system_uuid = inventory.system_uuid

@@ -5,7 +5,7 @@ Blocking: call through `Database.run`. Every change of state goes by the tables 
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session as Transaction
 
 from imager.wire.messages import After, Proof, TaskKind, TaskResult
@@ -152,6 +152,12 @@ class SessionRepository:
     ) -> None:
         with self._database.transaction() as transaction:
             transaction.add(EventRow(at_s=now_s, session_id=session_id, machine_id=machine_id, text=text))
+
+    def prune_events(self, keep: int) -> None:
+        """Forget all but the last `keep` events."""
+        with self._database.transaction() as transaction:
+            newest = transaction.scalar(select(func.max(EventRow.id))) or 0
+            transaction.execute(delete(EventRow).where(EventRow.id <= newest - keep))
 
     def events(self, *, session_id: int | None = None, limit: int = 50) -> list[Event]:
         """The last events, the oldest first."""

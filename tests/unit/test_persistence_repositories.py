@@ -223,3 +223,19 @@ def test_leases_are_those_of_the_memory_repository_and_outlive_the_process(tmp_p
             assert kept.get_by_address(address) == model.get_by_address(address)
     database.close()
     assert sorted(map(repr, SqlLeases(open_database(tmp_path / "roomcast.db")).all())) == sorted(map(repr, model.all()))
+
+
+def test_old_events_are_forgotten(sessions: SessionRepository) -> None:
+    for number in range(10):
+        sessions.add_event(f"event {number}", float(number))
+    sessions.prune_events(3)
+    assert [event.text for event in sessions.events()] == ["event 7", "event 8", "event 9"]
+
+
+def test_strangers_cannot_fill_the_database(machines: MachineRepository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netboot.persistence.machines.MOST_MACHINES", 2)
+    machines.register(an_inventory(MAC_1), "d", 1.0)
+    machines.register(an_inventory(MAC_2), "d", 1.0)
+    with pytest.raises(ConflictError, match="no more"):
+        machines.register(an_inventory("52:54:00:00:00:03"), "d", 1.0)
+    assert not machines.register(an_inventory(MAC_1), "d", 2.0)[1]
