@@ -4,7 +4,13 @@ INITIAL_S = 1.0
 MIN_S = 0.1
 """Firmware stalls now and then, and resending at once helps nobody. Each loss costs a machine this long: at 0.3 s one
 percent of it held GRUB up for 130 s over an agent of 38 MB."""
-MAX_S = 4.0
+MAX_S = 8.0
+"""Longer than the 5 or 6 seconds after which clients send their last ACK again. Seen on: atftp 0.8, which answers a
+block that it holds only the first time, and whose own timer starts anew at each packet: to send again every 4 seconds
+kept it silent until we gave up.
+"""
+_CLIENTS_OWN = 2
+"""So often the client's own time is taken as it is, then it grows too, for the same reason."""
 
 
 class RetransmissionTimer:
@@ -25,7 +31,8 @@ class RetransmissionTimer:
     def interval_s(self) -> float:
         """How long to wait now."""
         if self._fixed_s is not None:
-            return float(self._fixed_s)
+            grown = self._fixed_s * 2.0 ** max(0, self.expiries - _CLIENTS_OWN)
+            return min(grown, max(MAX_S, self._fixed_s))
         base = INITIAL_S if self._smoothed_s is None else max(MIN_S, self._smoothed_s + 4 * self._variation_s)
         return min(base * 2.0**self.expiries, max(MAX_S, base))
 

@@ -1,5 +1,7 @@
 """One TFTP transfer, step by step, on bytes and a made-up clock."""
 
+import itertools
+
 import pytest
 
 from netboot.services.tftp import BytesContent
@@ -338,8 +340,22 @@ def test_the_timer_follows_the_round_trip_and_backs_off() -> None:
     assert timer.interval_s() < 0.35
 
 
-def test_the_clients_own_timeout_is_kept() -> None:
-    timer = RetransmissionTimer(7)
+def test_the_clients_own_timeout_is_kept_twice_and_then_grows() -> None:
+    timer = RetransmissionTimer(3)
     timer.measured(0.001)
-    timer.expired()
-    assert timer.interval_s() == 7
+    waits = []
+    for _ in range(6):
+        waits.append(timer.interval_s())
+        timer.expired()
+    assert waits == [3, 3, 3, 6, MAX_S, MAX_S]
+    assert RetransmissionTimer(30).interval_s() == 30
+
+
+def test_a_resent_block_leaves_the_client_time_to_send_its_ack_again() -> None:
+    # Seen on: atftp 0.8. It ignores a block that comes a third time, and its 5 seconds start anew at each packet.
+    for fixed_s in (None, 1):
+        transfer = ReadTransfer(PEER, BytesContent(bytes(2000)), Terms(timeout_s=fixed_s), 0.0)
+        blocks(transfer)
+        acknowledge(transfer, 1, 0.01)
+        _, times = run_to_silence(transfer)
+        assert max(later - earlier for earlier, later in itertools.pairwise(times)) > 6
