@@ -108,11 +108,6 @@ class BootFiles:
             return Ignored(f"no such file: {name}")
         return _regular_file(self._files[name])
 
-    def open_file(self, path: str, peer: str) -> bytes | Path | Ignored:
-        """`open` as the TFTP service calls it. `peer` is an IPv4 address."""
-        found = self.open(path, BootRequest(IPv4Address(peer), None, Transport.TFTP))
-        return found if isinstance(found, Ignored) else found.content
-
     def _machine(self, mac: str) -> BootContent:
         step = self._next_boot(mac) if mac else NextBoot(BootKind.AGENT, reason="this machine did not tell its MAC")
         if step.kind is BootKind.LOCAL:

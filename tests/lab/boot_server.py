@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from netboot.api.boot_tree import LeasedBootFiles
 from netboot.boot.contexts import BootKind, NextBoot
 from netboot.boot.files import BootFiles, BootRequest, BootSettings, Transport
 from netboot.boot.grub_images import build_boot_images
@@ -89,15 +90,17 @@ async def serve(options: argparse.Namespace) -> None:
     if not options.no_http:
         web = http_server(str(interface.address), options.http_port, files)
         threading.Thread(target=web.serve_forever, daemon=True).start()
+    leases = MemoryLeases()
+    tree = LeasedBootFiles(files, leases)
     if options.proxy:
         responder: DhcpProxy | DhcpServer = DhcpProxy(interface.address, choose)
     else:
         pool = Pool(interface.network, interface.address + 99, interface.address + 149)
-        responder = DhcpServer(ServerConfig(interface.address, pool), MemoryLeases(), choose)
+        responder = DhcpServer(ServerConfig(interface.address, pool), leases, choose)
     say(by="server", ready=True)
     async with asyncio.TaskGroup() as group:
         group.create_task(serve_dhcp(interface, responder))
-        group.create_task(serve_tftp(interface, files.open_file, on_transfer=transferred))
+        group.create_task(serve_tftp(interface, tree.open_tftp, on_transfer=transferred))
 
 
 def main() -> None:

@@ -246,9 +246,3 @@ def test_a_template_that_cannot_be_rendered_is_an_error_not_an_empty_file(tmp_pa
     tree = make_tree(tmp_path, Desk().next_boot, tmp_path / "own")
     with pytest.raises(TemplateError, match=r"agent\.cfg\.j2, line 1: 'kernel' is undefined"):
         tree.open(f"grub/machine-{MAC}.cfg", REQUEST)
-
-
-def test_the_tftp_service_gets_bytes_paths_or_the_reason(tree: BootFiles, tmp_path: Path) -> None:
-    assert tree.open_file("agent/vmlinuz", "10.77.0.50") == tmp_path / "agent" / "vmlinuz"
-    assert isinstance(tree.open_file("grub/grub.cfg", "10.77.0.50"), bytes)
-    assert isinstance(tree.open_file("nothing", "10.77.0.50"), Ignored)
