@@ -7,10 +7,12 @@ below `output` and a temporary directory.
 """
 
 import ast
+import fcntl
 import io
 import json
 import os
 import py_compile
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -61,15 +63,27 @@ def build_agent(output: Path, *, fresh: bool = False, say: Say = lambda line: No
     """
     if os.geteuid() != 0:
         raise AgentBuildError("building the agent needs root: it unpacks Debian packages with their owners; use sudo")
-    started = time.monotonic()
     cache = output / "cache"
     cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another build of this agent is running: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build(output, cache, fresh, say)
+
+
+def _build(output: Path, cache: Path, fresh: bool, say: Say) -> AgentBuild:
+    started = time.monotonic()
     key = base_key()
+    for left in cache.glob("agent-*"):  # of a build that was killed
+        shutil.rmtree(left)
     base, kernel, facts = (cache / f"{key}.{suffix}" for suffix in ("cpio.zst", "vmlinuz", "json"))
     if fresh or not (base.exists() and kernel.exists() and facts.exists()):
         build_base(base, kernel, facts, say)
         for old in cache.iterdir():
-            if not old.name.startswith(key):
+            if old.name != "lock" and not old.name.startswith(key):
                 old.unlink()
     else:
         say("base: unchanged, taken from the cache")

@@ -17,6 +17,7 @@ BOLD = "\x1b[0;1m"
 DIM = "\x1b[0;37m"
 GOOD = "\x1b[0;1;32m"
 BAD = "\x1b[0;1;37;41m"
+WRONG = "\x1b[0;1;31m"
 BAR = "\x1b[0;1;36m"
 
 DONE_MARK = "√"
@@ -150,7 +151,7 @@ def _steps(state: PanelState, width: int) -> list[str]:
             lines.append(f"  {BAR}{NOW_MARK} {step:<11}{RESET} {taken:>8}")
             lines += _bar(state.progress, width)
         elif step == now and state.failed:
-            lines.append(f"  {BAD}x {step:<11}{RESET} {taken:>8}")
+            lines.append(f"  {WRONG}x {step:<11}{RESET} {taken:>8}")
         elif seconds is not None:
             lines.append(f"  {GOOD}{DONE_MARK}{RESET} {step:<11} {taken:>8}")
         else:

@@ -205,3 +205,24 @@ def test_an_agent_that_grew_too_large_is_not_put_in_place(tmp_path: Path, monkey
     with pytest.raises(AgentBuildError, match="more than 60,000,000"):
         build_agent(tmp_path)
     assert not (tmp_path / "initrd.img").exists()
+
+
+def test_what_a_killed_build_left_is_removed_and_an_old_base_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(archive: Path, kernel: Path, facts: Path, say: object) -> None:
+        archive.write_bytes(b"base")
+        kernel.write_bytes(b"kernel")
+        facts.write_text('{"kernel": "6.1", "packages": {"busybox": "1"}}')
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr("imager.agent.build.build_base", build)
+    (tmp_path / "cache/agent-killed/root").mkdir(parents=True)
+    (tmp_path / "cache/0123456789abcdef.cpio.zst").write_bytes(b"of older packages")
+    said: list[str] = []
+    first = build_agent(tmp_path, say=said.append)
+    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == ["", ".json", ".vmlinuz", ".zst"]
+    assert (tmp_path / "initrd.img").read_bytes().startswith(b"base")
+    assert (first.kernel_bytes, first.base_bytes, first.packages) == (6, 4, {"busybox": "1"})
+    build_agent(tmp_path, say=said.append)
+    assert "base: unchanged, taken from the cache" in said
