@@ -5,12 +5,13 @@ namespace of its own, so that killing its first process takes every descendant a
 """
 
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from classroom.errors import LabError
 
@@ -54,11 +55,34 @@ def run_contained(command: Sequence[str | Path], *, log: Path, temporary: Path) 
             _end_session(process)
             raise
     if status:
-        raise LabError(f"`{' '.join(map(str, command))}` ended with {status}; see {log}", last_lines(log))
+        raise LabError(f"`{shlex.join(map(str, command))}` ended with {status}; see {log}", last_lines(log))
 
 
-def _end_session(process: subprocess.Popen[bytes]) -> None:
-    """Let a build clean up after itself for a few seconds; then its PID namespace dies, and all of it."""
+def run_program(command: Sequence[str | Path]) -> str:
+    """Run a program to its end and return what it printed. Interrupted, it gets a few seconds to clean up after itself.
+
+    Raises LabError when it fails.
+    """
+    process = subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", *map(str, command)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said, complaints = process.communicate()
+    except BaseException:
+        _end_session(process)
+        raise
+    if process.returncode:
+        raise LabError(f"`{shlex.join(map(str, command))}` ended with {process.returncode}", complaints.strip())
+    return said.strip()
+
+
+def _end_session(process: subprocess.Popen[Any]) -> None:
+    """Let it clean up after itself for a few seconds; then kill it, and with a build its PID namespace."""
     try:
         os.killpg(process.pid, signal.SIGINT)
         process.wait(INTERRUPT_TIMEOUT_S)

@@ -5,8 +5,8 @@ appliance's API.
 """
 
 import json
+import os
 import re
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -20,7 +20,7 @@ from classroom.builds import ROOMCAST, agent_files
 from classroom.errors import LabError
 from classroom.machine import Machine, MachineSpec
 from classroom.network import SERVER_INTERFACE, Classroom, Port
-from classroom.processes import BackgroundProcess, last_lines
+from classroom.processes import BackgroundProcess, last_lines, run_program
 from classroom.proof import ImageFacts, MachineProof, parse_booted
 from classroom.run import Run
 from imager.wire.messages import FirmwareKind, Proof, decode
@@ -152,7 +152,10 @@ class Scenario:
         disk = golden_disk.golden_disk(self._run.cache, temporary=temporary, log=logs / "golden-disk.log")
         self._say(f"golden disk: {disk.stat().st_blocks * 512 >> 20} MiB used, {time.monotonic() - started:.1f} s")
         started = time.monotonic()
-        said = self._roomcast("image", "capture", str(disk), "--name", IMAGE, "--data", str(self.data))
+        # By a name in this run's directory: a loop device on it is then known as ours, should the capture be killed.
+        source = self._run.directory / "golden.raw"
+        os.link(disk, source)
+        said = self._roomcast("image", "capture", str(source), "--name", IMAGE, "--data", str(self.data))
         self._say(f"{said} ({time.monotonic() - started:.1f} s)")
 
     def serve(self) -> None:
@@ -302,10 +305,7 @@ class Scenario:
 
     def _roomcast(self, *words: str) -> str:
         """Run the command line as an administrator would, and return what it says."""
-        done = subprocess.run([ROOMCAST, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise LabError(f"`roomcast {' '.join(words)}` ended with {done.returncode}", done.stderr.strip())
-        return done.stdout.strip()
+        return run_program([ROOMCAST, *words])
 
 
 def _wait_until(condition: Callable[[], bool], timeout_s: float, otherwise: str) -> None:
