@@ -176,3 +176,60 @@ for burst in range(50):
     sock.setsockopt(socket.SOL_UDP, 103, 100)
     sock.sendto(bytes(100 * 40), ("224.0.0.99", 5000))
 """
+
+
+def test_an_interrupted_program_gets_time_to_clean_up(tmp_path: Path) -> None:
+    script = (
+        "import sys; from classroom.processes import run_program;"
+        "run_program(['bash', '-c', 'trap \"sleep 0.2; touch cleaned; exit\" INT; touch started; sleep 1000 & wait'])"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(PACKAGES)},
+    )
+    while not (tmp_path / "started").exists():
+        assert child.poll() is None
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    child.wait(20)
+    assert (tmp_path / "cleaned").exists()
+
+
+@pytest.mark.lab
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("said", ["golden disk: ", "uefi-1: power on"])
+def test_nothing_of_an_interrupted_demo_stays(said: str) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "classroom.demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PACKAGES), "PYTHONUNBUFFERED": "1"},
+    )
+    assert demo.stdout is not None
+    output = []
+    for line in demo.stdout:
+        output.append(line)
+        if said in line:
+            break
+    assert demo.poll() is None, "".join(output)
+    demo.send_signal(signal.SIGINT)
+    output.append(demo.stdout.read())
+    assert demo.wait(60) == 130, "".join(output)
+    name = f"rclab-{demo.pid}"
+    assert namespaces_of(name) == []
+    assert name not in Path("/proc/mounts").read_text()
+    assert name not in subprocess.run(["losetup", "-nlO", "BACK-FILE"], capture_output=True, text=True).stdout
+    assert [words for words in command_lines() if name in words] == []
+
+
+def command_lines() -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue
+    return found
