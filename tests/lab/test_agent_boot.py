@@ -1,6 +1,6 @@
-"""The agent as it is built, booted in emulated machines: it registers, captures a disk over HTTP, survives a refusal.
+"""The agent as it is built, booted in emulated machines: it registers, captures a disk over HTTP, applies a WIM.
 
-Direct kernel boot and QEMU's user network: no firmware, no multicast. The classroom's tests have both.
+Direct kernel boot, without firmware's network boot: the classroom's tests have that.
 """
 
 import json
@@ -10,16 +10,21 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "net"))
 from agent_appliance import Appliance
-from image_builders import KEY, MIB, a_tree, make_ext4, partition_file
+from agent_builders import a_session
+from image_builders import KEY, MIB, a_store, a_tree, make_ext4, partition_file
+from netns import Lan, Namespace
 
 from imager.agent.build import SIZE_LIMIT_BYTES, build_agent
+from imager.files.wim import import_wim
 from imager.image.chunks import Decompressor
 from imager.image.manifest import parse_unsigned
 from imager.wire.messages import After, CaptureTask, FirmwareKind, Task, TaskKind
@@ -43,15 +48,24 @@ def agent() -> Path:
 
 
 @contextmanager
-def a_machine(agent: Path, appliance: Appliance, disk: Path, console: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def a_machine(
+    agent: Path, appliance: Appliance, disk: Path, console: Path, network: Namespace | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """network: the bridge's namespace, where the machine gets a tap; None: QEMU's own network."""
     public = KEY.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
-    words = f"roomcast.server=http://10.0.2.2:{appliance.port} roomcast.key={public} BOOTIF=01-52-54-00-aa-00-01"
+    server, netdev, enter = f"http://10.0.2.2:{appliance.port}", "user,id=net", []
+    if network is not None:
+        server, netdev = appliance.url, "tap,id=net,ifname=tap0,script=no,downscript=no"
+        network.run("ip", "tuntap", "add", "tap0", "mode", "tap")
+        network.run("ip", "link", "set", "tap0", "master", "br0", "up")
+        enter = network.command()
+    words = f"roomcast.server={server} roomcast.key={public} BOOTIF=01-52-54-00-aa-00-01 console=ttyS0"
     command: list[str | Path] = [
-        "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "qemu64", "-m", "1024", "-nodefaults",
+        *enter, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "qemu64", "-m", "1024", "-nodefaults",
         "-display", "none", "-no-reboot", "-serial", f"file:{console}",
-        "-kernel", agent / "vmlinuz", "-initrd", agent / "initrd.img", "-append", f"{words} console=ttyS0",
+        "-kernel", agent / "vmlinuz", "-initrd", agent / "initrd.img", "-append", words,
         "-uuid", "4c4c4544-0043-3010-8052-b4c04f564d31",
-        "-netdev", "user,id=net", "-device", "e1000,netdev=net,mac=52:54:00:aa:00:01,romfile=",
+        "-netdev", netdev, "-device", "e1000,netdev=net,mac=52:54:00:aa:00:01,romfile=",
         "-device", "ahci,id=ahci", "-drive", f"file={disk},if=none,id=disk,format=raw",
         "-device", "ide-hd,drive=disk,bus=ahci.0,serial=LAB0001",
     ]  # fmt: skip
@@ -123,3 +137,57 @@ def test_a_machine_registers_captures_its_disk_and_goes_off(agent: Path, tmp_pat
     (tmp_path / "volume.img").write_bytes(volume)
     subprocess.run(["e2fsck", "-fn", tmp_path / "volume.img"], check=True, capture_output=True)
     assert "switching off" in console.read_text(errors="replace")
+
+
+def a_wim(directory: Path) -> tuple[Path, Path]:
+    """A WIM of a tree with names and sizes as Windows has them, and the tree."""
+    tree = directory / "windows"
+    (tree / "Windows/System32").mkdir(parents=True)
+    for i in range(12):
+        (tree / f"Windows/System32/größe {i}.dll").write_bytes(os.urandom(200_000 + i))
+    (tree / "empty.txt").touch()
+    wim = directory / "windows.wim"
+    command = ["wimlib-imagex", "capture", tree, wim, "Windows test", "--compress=XPRESS", "--quiet"]
+    subprocess.run(command, check=True, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    return wim, tree
+
+
+def test_a_wim_is_cast_and_applied_to_a_new_ntfs_volume(agent: Path, tmp_path: Path) -> None:
+    wim, tree = a_wim(tmp_path)
+    store = a_store(tmp_path)
+    manifest = import_wim(wim, store, "windows")
+    disk = tmp_path / "disk.img"
+    with disk.open("wb") as file:
+        file.truncate(1 << 30)
+    console = tmp_path / "console.txt"
+    with Lan(hosts=1, network="10.96.0.0/24", checksum_offload=False) as lan, lan.hosts[0].entered():
+        host = lan.hosts[0]
+        host.popen(
+            "dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--no-ping", "--bind-interfaces",
+            "--interface=e0", "--dhcp-range=10.96.0.100,10.96.0.150,1h", f"--dhcp-leasefile={tmp_path / 'leases'}",
+        )  # fmt: skip
+        with (
+            Appliance(host.ip) as appliance,
+            a_session(appliance, store, manifest, address=host.ip) as task,
+            a_machine(agent, appliance, disk, console, lan.bridge) as process,
+        ):
+            deploy = replace(task, after=After.POWEROFF)
+            appliance.tasks.put(Task(5, TaskKind.DEPLOY, deploy=deploy))
+            wait_for(appliance.result_told, console)
+            process.wait(BOOT_S)
+    (result,) = appliance.results
+    assert (result.ok, result.error) == (True, ""), result.log
+    assert result.proof is not None and result.proof.chunks_verified == len(manifest.chunks)
+    table = json.loads(subprocess.run(["sfdisk", "--json", disk], capture_output=True, check=True).stdout)
+    (volume,) = table["partitiontable"]["partitions"]
+    assert (table["partitiontable"]["label"], volume["type"], volume["bootable"]) == ("dos", "7", True)
+    ntfs = tmp_path / "ntfs.img"
+    subprocess.run(
+        ["dd", f"if={disk}", f"of={ntfs}", f"skip={volume['start']}", "conv=sparse", "status=none"], check=True
+    )
+    for file in sorted(path for path in tree.rglob("*") if path.is_file()):
+        name = f"/{file.relative_to(tree)}"
+        shown = subprocess.run(
+            ["ntfscat", ntfs, name], capture_output=True, check=True, env={**os.environ, "LC_ALL": "C.UTF-8"}
+        )
+        assert shown.stdout == file.read_bytes(), name

@@ -77,13 +77,15 @@ def an_image(directory: Path, size_bytes: int = 5 * MIB, seed: int = 3) -> tuple
 
 
 @contextlib.contextmanager
-def a_session(appliance: Appliance, store: ImageStore, manifest: Manifest, target: str = "") -> Iterator[DeployTask]:
-    """Casts `manifest` on loopback as soon as the machine says it is ready. Gives the task that belongs to it."""
+def a_session(
+    appliance: Appliance, store: ImageStore, manifest: Manifest, target: str = "", address: str = "127.0.0.1"
+) -> Iterator[DeployTask]:
+    """Casts `manifest` from `address` as soon as the machine says it is ready. Gives the task that belongs to it."""
     appliance.manifest = store.signed_manifest(manifest.name, manifest.version)
     session = manifest.created_s & 0xFFFF
     port = 20000 + os.getpid() % 20000
-    address = SenderAddress(session, "239.255.77.7", port, "127.0.0.1")
-    cast = CastProcess(StoredImage(manifest, store), address, expected=[1])
+    sender = SenderAddress(session, "239.255.77.7", port, address)
+    cast = CastProcess(StoredImage(manifest, store), sender, expected=[1])
     cast.start()
     ended = threading.Event()
     lock = threading.Lock()
@@ -107,7 +109,7 @@ def a_session(appliance: Appliance, store: ImageStore, manifest: Manifest, targe
             version=manifest.version,
             manifest_hash=manifest.hash.hex(),
             target=target,
-            cast=CastAddress(session, 1, "239.255.77.7", port, "127.0.0.1", cast.control_port),
+            cast=CastAddress(session, 1, "239.255.77.7", port, address, cast.control_port),
             identity=Identity("pc-01"),
             after=After.STAY,
         )
