@@ -62,7 +62,7 @@ def build_agent_app(agents: Agents, boot: BootTree) -> FastAPI:
     add_error_handlers(app)
 
     async def refuse(request: Request, error: Exception) -> Response:
-        return JSONResponse({"error": "no valid token: register first"}, 401, {"WWW-Authenticate": "Bearer"})
+        return JSONResponse({"detail": "no valid token: register first"}, 401, {"WWW-Authenticate": "Bearer"})
 
     app.add_exception_handler(NotAuthenticated, refuse)
 
@@ -136,7 +136,7 @@ def build_agent_app(agents: Agents, boot: BootTree) -> FastAPI:
             case bytes():
                 return Response(content, media_type=BYTES)
             case Ignored(reason):
-                return JSONResponse({"error": reason}, 404)
+                return JSONResponse({"detail": reason}, 404)
 
     return app
 

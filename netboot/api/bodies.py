@@ -53,7 +53,7 @@ def status_of(error: NetbootError | ImagerError) -> int:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Answer our own errors and wrong parameters as `{"error": "one line"}`."""
+    """Answer our own errors and wrong parameters as `{"detail": "one line"}`."""
 
     async def own_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, NetbootError | ImagerError)
@@ -62,12 +62,12 @@ def add_error_handlers(app: FastAPI) -> None:
             log.error("request failed", path=request.url.path, error=str(error))
         # The rest of a body that is too large is not read: the connection must end with the answer.
         headers = {"connection": "close"} if status == 413 else {}
-        return JSONResponse({"error": str(error)}, status, headers)
+        return JSONResponse({"detail": str(error)}, status, headers)
 
     async def wrong_parameter(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
         lines = [f"{'.'.join(str(part) for part in e['loc'][1:])}: {e['msg']}" for e in error.errors()]
-        return JSONResponse({"error": "; ".join(lines)}, 422)
+        return JSONResponse({"detail": "; ".join(lines)}, 422)
 
     handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
         NetbootError: own_error,

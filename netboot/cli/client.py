@@ -72,7 +72,7 @@ class ApplianceClient:
 
     def _raise(self, response: Any) -> None:
         try:
-            text = str(response.json()["error"])
+            text = str(response.json()["detail"])
         except (ValueError, KeyError, TypeError):
             text = f"the appliance answered {response.status_code}"
         match response.status_code:

@@ -47,7 +47,7 @@ def test_deploy_out_of_range_is_refused_in_one_line(tmp_path: Path) -> None:
             for body in OUT_OF_RANGE:
                 answer = await bench.admin.post("/api/v1/deploy", json=body)
                 assert answer.status_code in (400, 422), body
-                assert "\n" not in answer.json()["error"]
+                assert "\n" not in answer.json()["detail"]
             assert (await bench.admin.get("/api/v1/sessions")).json() == []
 
     run(story())
@@ -62,7 +62,7 @@ def test_more_receivers_wanted_than_named_is_refused(tmp_path: Path) -> None:
                 "/api/v1/deploy", json={"image": "golden", "to": ["all"], "min_receivers": 2}
             )
             assert answer.status_code == 400
-            assert "min-receivers 2 is more than the 1 machines" in answer.json()["error"]
+            assert "min-receivers 2 is more than the 1 machines" in answer.json()["detail"]
 
     run(story())
 
@@ -142,7 +142,7 @@ def test_unattend_is_rendered_for_the_firmware_of_the_machine(tmp_path: Path, fi
             assert registration.name in "".join(ElementTree.fromstring(answer.text).itertext())
             assert ("EFI" in answer.text) is (firmware is FirmwareKind.UEFI)
             unknown = await bench.admin.post("/api/v1/templates/nosuch/render", json={"machine": registration.name})
-            assert unknown.status_code == 404 and "unattend" in unknown.json()["error"]
+            assert unknown.status_code == 404 and "unattend" in unknown.json()["detail"]
 
     run(story())
 
@@ -161,7 +161,7 @@ def test_image_is_captured_from_a_file_of_the_appliance_and_verified(tmp_path: P
             missing = {"source": str(tmp_path / "nosuch"), "name": "disk"}
             refused = await bench.admin.post("/api/v1/images/capture", json=missing)
             assert 400 <= refused.status_code < 500, refused.text
-            assert "nosuch" in refused.json()["error"]
+            assert "nosuch" in refused.json()["detail"]
             assert (await bench.admin.get("/api/v1/images/disk")).json()["version"] == 1
             assert (await bench.admin.get("/api/v1/images/disk", params={"version": 9})).status_code == 404
 

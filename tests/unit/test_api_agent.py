@@ -336,7 +336,7 @@ def test_chunk_whose_bytes_are_not_its_name_is_not_stored(tmp_path: Path) -> Non
             await machine.put(f"{path}/chunks/{hash_a.hex()}", content=frame_a)
             publish = await machine.post(f"{path}/publish", content=a_manifest("room-a", rows).body())
             assert publish.status_code == 400
-            assert "1 chunks of the manifest were never sent" in publish.json()["error"]
+            assert "1 chunks of the manifest were never sent" in publish.json()["detail"]
             assert (await bench.admin.get("/api/v1/images")).json() == []
 
     run(story())
@@ -371,7 +371,7 @@ def test_capture_cannot_publish_under_another_name(tmp_path: Path) -> None:
             await machine.put(f"{path}/chunks/{stored[0][0].hex()}", content=stored[0][1])
             answer = await machine.post(f"{path}/publish", content=a_manifest("golden", rows).body())
             assert answer.status_code == 400
-            assert "golden" in answer.json()["error"]
+            assert "golden" in answer.json()["detail"]
 
     run(story())
 

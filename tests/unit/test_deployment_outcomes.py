@@ -158,7 +158,7 @@ def test_busy_machine_gets_no_second_task_and_nothing_is_left_of_the_order(tmp_p
             await bench.deploy("golden", busy.name)
             answer = await bench.admin.post("/api/v1/deploy", json={"image": "golden", "to": ["all"]})
             assert answer.status_code == 409
-            assert busy.name in answer.json()["error"] and free.name not in answer.json()["error"]
+            assert busy.name in answer.json()["detail"] and free.name not in answer.json()["detail"]
             assert len((await bench.admin.get("/api/v1/sessions")).json()) == 1
             assert set(await tasks_of(bench)) == {busy.name}
 
@@ -202,7 +202,7 @@ def test_unknown_image_or_version_is_told_and_nothing_is_opened(tmp_path: Path, 
             body = {"image": name, "to": [registration.name], "version": int(version) if version else None}
             answer = await bench.admin.post("/api/v1/deploy", json=body)
             assert answer.status_code == 404
-            assert name in answer.json()["error"]
+            assert name in answer.json()["detail"]
             assert (await bench.admin.get("/api/v1/sessions")).json() == []
             assert await tasks_of(bench) == {}
 
