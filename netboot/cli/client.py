@@ -43,6 +43,7 @@ class ApplianceClient:
 
     def stream(self, path: str) -> Iterator[Any]:
         """The values of a stream of server-sent events, until the appliance ends it."""
+        told = False
         try:
             with self._client.stream("GET", path, timeout=STREAM_SILENCE_S) as response:
                 if response.status_code >= 400:
@@ -50,8 +51,11 @@ class ApplianceClient:
                     self._raise(response)
                 for line in response.iter_lines():
                     if line.startswith("data: "):
+                        told = True
                         yield json.loads(line.removeprefix("data: "))
         except self._httpx.TransportError as error:
+            if told:
+                raise ServiceError("the appliance went away while it was watched: start it again") from error
             raise self._unreachable(error) from error
 
     def _ask(self, method: str, path: str, **more: Any) -> Any:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from netboot.cli.client import ApplianceClient
 from netboot.cli.output import bytes_text, console, duration_text, make_table, rate_text
+from netboot.errors import ServiceError
 
 BAR_CELLS = 24
 POLL_S = 0.5
@@ -29,7 +30,9 @@ def watch_session(appliance: ApplianceClient, session_id: int) -> bool:
         with Live(console=output, auto_refresh=False, transient=False) as live:
             for last in appliance.stream(f"/api/v1/sessions/{session_id}/events"):
                 live.update(draw_session(last), refresh=True)
-    return bool(last) and all(task["state"] == "succeeded" for task in last["tasks"])
+    if not last or last["state"] in ("waiting", "sending"):
+        raise ServiceError("the appliance went away while it was watched: start it again")
+    return all(task["state"] == "succeeded" for task in last["tasks"])
 
 
 def watch_task(appliance: ApplianceClient, task_id: int) -> bool:

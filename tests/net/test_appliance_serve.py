@@ -339,6 +339,35 @@ def test_leases_machines_and_sessions_outlive_a_restart(tmp_path: Path) -> None:
         assert not (tmp_path / "api.sock").exists()
 
 
+def test_appliance_that_was_killed_starts_again_and_goes_on(tmp_path: Path) -> None:
+    with Lan(2) as lan:
+        machine = Machine(lan.hosts[1], lan.hosts[0].ip)
+        with serving(lan.hosts[0], tmp_path) as served:
+            _, raws = keep_image(served.data, "golden", 6)
+            key = public_key_bytes(load_or_create_signing_key(served.data / "keys"))
+            machine.register()
+            assert served.roomcast("deploy", "golden", "--to", machine.name).returncode == 0
+            assert machine.take().kind is TaskKind.DEPLOY
+            watching = subprocess.Popen(
+                [ROOMCAST, "session", "show", "--watch"],
+                env=served.environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            with lan.hosts[1].entered(), ApplianceClient(served.directory / "api.sock") as appliance:
+                assert next(appliance.stream("/api/v1/sessions/1/events"))["state"] == "waiting"
+            served.process.kill()
+            served.process.wait(20)
+            _, complaint = watching.communicate(timeout=60)
+            assert watching.returncode == 1
+            assert len(complaint.strip().splitlines()) == 1 and complaint.startswith("roomcast: ")
+        with serving(lan.hosts[0], tmp_path) as served:
+            machine.deploy(key)
+            assert served.json("session", "show")["state"] == "done"
+        assert machine.held == dict(enumerate(raws))
+
+
 def test_second_serve_and_ports_in_use_are_one_line_each(tmp_path: Path) -> None:
     with Lan(2) as lan, serving(lan.hosts[0], tmp_path) as served:
 
