@@ -98,7 +98,7 @@ def _tasks_table(tasks: Iterable[dict[str, Any]]) -> Table:
                 Text(step, style=COLOURS.get(task["state"], "")),
                 _bar(share, COLOURS.get(task["state"], "")),
                 f"{100 * share:3.0f} %",
-                rate_text(rate),
+                rate_text(rate) if step == "receive" or not rate else f"{bytes_text(rate)}/s",
                 left or quiet,
                 task["lost_packets"] or "",
             )

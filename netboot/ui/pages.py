@@ -66,7 +66,7 @@ def build_pages_app(overview: Overview, changes: Changes) -> FastAPI:
         return {"machines": await overview.machines()}
 
     async def images_values() -> dict[str, Any]:
-        return {"images": list(reversed(await overview.images()))}
+        return {"images": sorted(await overview.images(), key=lambda image: (image.name, -image.version))}
 
     async def sessions_values() -> dict[str, Any]:
         return {"sessions": await overview.sessions()}
