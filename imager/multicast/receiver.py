@@ -53,6 +53,8 @@ _DONE_S = 0.02
 _DONE_TIMES = 8
 _RETRY_S = 0.05
 """What was asked for is asked for again after this, doubling with every try up to 16 times."""
+_UNHURRIED = 4
+"""During the first pass NACKs are so many times rarer than the sender allows: new data is on its way anyway."""
 _MAX_NACKS = 8
 """NACK datagrams in one go."""
 _GROUP_SILENT_S = 1.5
@@ -296,7 +298,8 @@ class ReceiverSession:
             messages.append(Join(*number, self._assembly.to_hold_count))
         if now >= self._nack_at:
             records = self._records(now)
-            self._nack_at = now + self._nack_interval_s
+            hurry = 1 if self._phase is Phase.REPAIRING else _UNHURRIED
+            self._nack_at = now + self._nack_interval_s * hurry
             for start in range(0, len(records), MAX_NACK_RECORDS):
                 self._nacks += 1
                 messages.append(Nack(*number, self.report(), records[start : start + MAX_NACK_RECORDS]))

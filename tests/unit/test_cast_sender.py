@@ -1,0 +1,372 @@
+"""The sending side: merging of NACKs, order of what is sent, who counts, what is refused, how fast."""
+
+import numpy as np
+import pytest
+
+from imager.multicast.erasure import REPAIR_ROWS
+from imager.multicast.events import ReceiverDone, ReceiverFailed, ReceiverJoined, SessionEnded
+from imager.multicast.layout import CastLayout
+from imager.multicast.pace import FRAME_BYTES, MAX_BURST, Pacer, RateControl, burst_packets
+from imager.multicast.repair import WHOLE_LACKING, RepairQueue, RepairRun, SourceRun
+from imager.multicast.sender import Burst, SenderSession, SenderSettings
+from imager.wire.packets import (
+    DATA_HEADER,
+    NACK_RECORD,
+    Answer,
+    Control,
+    Done,
+    Join,
+    Leave,
+    Nack,
+    Report,
+    Status,
+    build_control,
+    parse_ack,
+    parse_beacon,
+)
+from imager.wire.session import HEADER_BYTES, SYMBOL_BYTES, Kind, Phase, Reject
+
+SESSION = 77
+LAYOUT = CastLayout([400 * SYMBOL_BYTES] * 3)
+"""Three chunks of two blocks of 200 symbols."""
+
+
+def a_report(heard: int = 0, received: int = 0, lost: int = 0, dropped: int = 0) -> Report:
+    return Report(heard, received, lost, dropped, repairs=0, chunks_done=0)
+
+
+def a_nack(*rows: tuple[int, int, int], heard: int = 0, receiver: int = 0, session: int = SESSION) -> Nack:
+    return Nack(session, receiver, a_report(heard), np.array(list(rows), NACK_RECORD))
+
+
+def records(*rows: tuple[int, int, int]) -> np.ndarray:
+    return np.array(list(rows), NACK_RECORD)
+
+
+def a_session(receivers: int = 1, begun: bool = True, **settings: float) -> SenderSession:
+    session = SenderSession(LAYOUT, SenderSettings(SESSION, **settings), np.ones(3, np.bool_), 0.0)
+    for receiver in range(receivers):
+        session.admit(receiver, None, 0.0)
+    if begun:
+        session.begin(0.0)
+    return session
+
+
+def hear(session: SenderSession, message: Control, now: float = 0.0) -> None:
+    session.receive_datagram(build_control(message), ("10.0.0.9", 999), now)
+
+
+def drain(session: SenderSession, now: float, limit: int = 200) -> list[Burst]:
+    """The data bursts that leave until nothing is left or `limit`; the clock is moved so that no rate holds them up."""
+    bursts: list[Burst] = []
+    for step in range(limit):
+        burst = session.datagrams_to_send(now + step * 0.001)
+        if burst is not None and burst.runs:
+            bursts.append(Burst(burst.packets.copy(), burst.runs))
+        elif burst is None and session.phase is Phase.REPAIRING:
+            break
+    return bursts
+
+
+class TestRepairQueue:
+    def test_it_sends_the_most_that_any_receiver_lacks_and_not_the_sum(self) -> None:
+        queue = RepairQueue(LAYOUT)
+        for lacking in (2, 5, 3):
+            queue.ask(records((1, lacking, 0)), heard=10, frontier=6, now=0)
+        assert queue.take_rows(44, 100) == [RepairRun(1, 0, 5)]
+        assert queue.row_count == 0
+
+    def test_it_does_not_answer_again_while_the_answer_is_under_way(self) -> None:
+        queue = RepairQueue(LAYOUT)
+        queue.ask(records((1, 2, 0)), heard=10, frontier=6, now=0)
+        queue.take_rows(44, 100)
+        queue.ask(records((1, 2, 0)), heard=100, frontier=6, now=0)
+        assert queue.row_count == 0
+
+    def test_what_was_lost_of_the_answer_is_sent_as_new_rows(self) -> None:
+        queue = RepairQueue(LAYOUT)
+        queue.ask(records((1, 2, 0)), heard=10, frontier=6, now=0)
+        queue.take_rows(44, 100)
+        queue.ask(records((1, 1, 2)), heard=101, frontier=6, now=0)
+        assert queue.take_rows(44, 102) == [RepairRun(1, 2, 1)]
+
+    def test_a_receiver_that_needs_more_than_another_got_gets_the_difference(self) -> None:
+        queue = RepairQueue(LAYOUT)
+        queue.ask(records((1, 2, 0)), heard=10, frontier=6, now=0)
+        queue.take_rows(44, 100)
+        queue.ask(records((1, 3, 0)), heard=50, frontier=6, now=0)
+        assert queue.take_rows(44, 102) == [RepairRun(1, 2, 1)]
+
+    def test_rows_of_several_blocks_share_a_burst(self) -> None:
+        queue = RepairQueue(LAYOUT)
+        queue.ask(records((0, 3, 0), (4, 30, 0), (5, 30, 0)), heard=1, frontier=6, now=0)
+        assert queue.take_rows(44, 9) == [RepairRun(0, 0, 3), RepairRun(4, 0, 30), RepairRun(5, 0, 11)]
+        assert queue.take_rows(44, 53) == [RepairRun(5, 11, 19)]
+
+    @pytest.mark.parametrize("lacking", [WHOLE_LACKING + 1, 200])
+    def test_a_block_that_lacks_much_is_sent_again_as_it_is(self, lacking: int) -> None:
+        queue = RepairQueue(LAYOUT)
+        queue.ask(records((2, lacking, 0)), heard=1, frontier=6, now=0)
+        assert queue.row_count == 0
+        assert queue.take_whole(150, 10) == [SourceRun(400, 150)]
+        assert queue.take_whole(150, 160) == [SourceRun(550, 50)]
+        assert queue.whole_count == 0
+
+    def test_a_block_whose_rows_are_used_up_is_sent_again_as_it_is(self) -> None:
+        queue = RepairQueue(LAYOUT)
+        queue.ask(records((2, WHOLE_LACKING, 0)), heard=1, frontier=6, now=0)
+        queue.take_rows(44, 10)
+        queue.ask(records((2, 30, WHOLE_LACKING)), heard=100, frontier=6, now=0)
+        assert queue.row_count == 0
+        assert queue.whole_count == 1
+
+    def test_a_whole_block_is_not_sent_again_for_who_asked_before_it_left(self) -> None:
+        queue = RepairQueue(LAYOUT)
+        queue.ask(records((2, 200, 0)), heard=1, frontier=6, now=0)
+        queue.take_whole(200, 10)
+        queue.ask(records((2, 200, 0)), heard=150, frontier=6, now=0)
+        assert queue.whole_count == 0
+        queue.ask(records((2, 200, 0)), heard=210, frontier=6, now=0)
+        assert queue.whole_count == 1
+
+    def test_blocks_that_were_not_sent_yet_are_left_alone(self) -> None:
+        queue = RepairQueue(LAYOUT)
+        assert queue.ask(records((3, 2, 0)), heard=1, frontier=3, now=0) == 0
+        assert queue.row_count == queue.whole_count == 0
+
+    def test_records_of_nonsense_are_counted_and_do_nothing(self) -> None:
+        queue = RepairQueue(LAYOUT)
+        nonsense = records((6, 1, 0), (2**32 - 1, 1, 0), (0, 0, 0), (0, 201, 0), (0, 1, REPAIR_ROWS + 1))
+        assert queue.ask(nonsense, heard=1, frontier=6, now=0) == 5
+        assert queue.row_count == queue.whole_count == 0
+
+    def test_a_block_named_twice_counts_once(self) -> None:
+        queue = RepairQueue(LAYOUT)
+        queue.ask(records((1, 4, 0), (1, 2, 0), (1, 4, 0)), heard=1, frontier=6, now=0)
+        assert queue.row_count == 4
+        assert queue.take_rows(44, 2) == [RepairRun(1, 0, 4)]
+        assert queue.row_count == 0
+
+    def test_a_session_without_blocks_takes_any_nack(self) -> None:
+        assert RepairQueue(CastLayout([])).ask(records((0, 1, 0)), heard=1, frontier=0, now=0) == 1
+
+
+class TestOrder:
+    def test_the_first_pass_sends_every_planned_symbol_once_in_order(self) -> None:
+        session = a_session()
+        numbers = [
+            number
+            for burst in drain(session, 0.0)
+            for number in burst.packets[:, :HEADER_BYTES].copy().view(DATA_HEADER)["number"].ravel().tolist()
+        ]
+        assert numbers == list(range(1200))
+
+    def test_sequence_numbers_have_no_gap_over_all_kinds(self) -> None:
+        session = a_session()
+        session.datagrams_to_send(0.0)
+        sequences: list[int] = []
+        for step in range(60):
+            burst = session.datagrams_to_send(0.001 * step)
+            if burst is not None and burst.runs:
+                sequences += burst.packets[:, :HEADER_BYTES].copy().view(DATA_HEADER)["sequence"].ravel().tolist()
+                hear(session, a_nack((0, 3, 0), heard=sequences[-1]), 0.001 * step)
+        assert sequences == list(range(len(sequences)))
+        assert len(sequences) > 1200
+
+    def test_repair_and_new_data_take_turns(self) -> None:
+        session = a_session(receivers=2)
+        for step in range(6):
+            session.datagrams_to_send(step * 0.001)
+        hear(session, a_nack((0, 40, 0), receiver=0, heard=200), 0.006)
+        kinds = []
+        for step in range(5):
+            burst = session.datagrams_to_send(0.020 + step * 0.001)
+            assert burst is not None
+            kinds.append({type(run) for run in burst.runs})
+        assert kinds[0] == set()  # the beacon for the one that has joined by its NACK
+        assert kinds[1:] == [{RepairRun}, {SourceRun}, {SourceRun}, {SourceRun}]
+
+    def test_whole_blocks_wait_for_the_end_of_the_first_pass(self) -> None:
+        session = a_session()
+        for step in range(8):
+            session.datagrams_to_send(step * 0.001)
+        hear(session, a_nack((0, 200, 0), heard=300), 0.008)
+        runs = [run for burst in drain(session, 0.02) for run in burst.runs]
+        again = [run for run in runs if isinstance(run, SourceRun) and run.first < 200]
+        assert runs[-len(again) :] == again
+        assert sum(run.count for run in again) == 200
+
+    def test_chunks_that_nobody_wants_are_not_sent_until_somebody_joins_who_does(self) -> None:
+        session = SenderSession(LAYOUT, SenderSettings(SESSION), np.array([True, False, False]), 0.0)
+        session.admit(0, np.array([True, False, False]), 0.0)
+        session.begin(0.0)
+        session.datagrams_to_send(0.0)
+        session.datagrams_to_send(0.001)
+        session.admit(1, np.array([False, False, True]), 0.002)
+        symbols = [run for burst in drain(session, 0.01) for run in burst.runs if isinstance(run, SourceRun)]
+        assert min(run.first for run in symbols if run.first >= 400) == 800
+        assert sum(run.count for run in symbols if run.first >= 400) == 400
+
+    def test_a_beacon_tells_the_end_of_the_first_pass_at_once(self) -> None:
+        session = a_session()
+        now = 0.0
+        while session.phase is Phase.SENDING:
+            now += 0.001
+            burst = session.datagrams_to_send(now)
+        assert burst is None or not burst.runs
+        burst = burst or session.datagrams_to_send(now)
+        assert burst is not None
+        beacon = parse_beacon(burst.packets[0].tobytes())
+        assert (beacon.phase, beacon.sequence, beacon.frontier) == (Phase.REPAIRING, 1200, 6)
+
+
+class TestReceivers:
+    def test_a_join_is_acknowledged_and_told_once(self) -> None:
+        session = a_session(begun=False)
+        for _ in range(2):
+            hear(session, Join(SESSION, 0, 3))
+        assert [parse_ack(data).answer for data, _ in session.replies()] == [Answer.ACCEPTED] * 2
+        assert session.events() == [ReceiverJoined(0, "10.0.0.9")]
+
+    def test_a_receiver_whose_join_was_lost_has_joined_by_its_first_nack(self) -> None:
+        session = a_session()
+        hear(session, a_nack((0, 1, 0)))
+        assert ReceiverJoined(0, "10.0.0.9") in session.events()
+
+    def test_an_unknown_receiver_is_told_so_and_changes_nothing(self) -> None:
+        session = a_session()
+        session.events()
+        hear(session, Join(SESSION, 5, 3))
+        assert [parse_ack(data).answer for data, _ in session.replies()] == [Answer.UNKNOWN_RECEIVER]
+        assert session.events() == []
+        assert session.statistics(0.0).rejected == {Reject.UNKNOWN_RECEIVER: 1}
+
+    def test_the_session_ends_when_the_last_receiver_is_done(self) -> None:
+        session = a_session(receivers=2)
+        hear(session, Done(SESSION, 0, a_report()))
+        assert session.phase is Phase.SENDING
+        hear(session, Done(SESSION, 1, a_report()))
+        assert session.phase is Phase.ENDED
+        now = 1.0
+        while not session.closed:
+            now += 0.02
+            burst = session.datagrams_to_send(now)
+            assert burst is None or parse_beacon(burst.packets[0].tobytes()).phase is Phase.ENDED
+        events = session.events()
+        assert [event.receiver for event in events if isinstance(event, ReceiverDone)] == [0, 1]
+        assert isinstance(events[-1], SessionEnded)
+
+    def test_a_repeated_done_is_acknowledged_again_and_told_once(self) -> None:
+        session = a_session(receivers=2)
+        for _ in range(3):
+            hear(session, Done(SESSION, 0, a_report()))
+        acks = [parse_ack(data) for data, _ in session.replies()]
+        assert [(ack.of, ack.answer) for ack in acks] == [(Kind.DONE, Answer.ACCEPTED)] * 3
+        assert sum(isinstance(event, ReceiverDone) for event in session.events()) == 1
+
+    def test_a_silent_receiver_is_failed_at_the_stated_time_and_not_before(self) -> None:
+        session = a_session(receivers=2, silence_timeout_s=5)
+        hear(session, Status(SESSION, 1, a_report()), 4.9)
+        session.handle_timeout(4.99)
+        assert not any(isinstance(event, ReceiverFailed) for event in session.events())
+        session.handle_timeout(5.0)
+        assert session.events() == [ReceiverFailed(0, "silent for 5 s")]
+        session.handle_timeout(9.9)
+        assert session.events()[0] == ReceiverFailed(1, "silent for 5 s")
+        assert session.phase is Phase.ENDED
+
+    def test_waiting_for_others_is_not_silence(self) -> None:
+        session = a_session(begun=False, silence_timeout_s=5)
+        session.handle_timeout(100.0)
+        session.begin(100.0)
+        session.handle_timeout(104.9)
+        assert not any(isinstance(event, ReceiverFailed) for event in session.events())
+
+    def test_a_failed_receiver_is_told_so_until_it_is_admitted_again(self) -> None:
+        session = a_session(receivers=2)
+        session.remove(0, "operator", 0.0)
+        hear(session, Status(SESSION, 0, a_report()))
+        assert parse_ack(session.replies()[0][0]).answer is Answer.FAILED_BEFORE
+        session.admit(0, None, 1.0)
+        hear(session, Join(SESSION, 0, 3), 1.0)
+        assert parse_ack(session.replies()[0][0]).answer is Answer.ACCEPTED
+
+    def test_a_receiver_that_leaves_is_failed_with_its_own_reason(self) -> None:
+        session = a_session(receivers=2)
+        hear(session, Leave(SESSION, 1, "disk full"))
+        assert ReceiverFailed(1, "disk full") in session.events()
+
+    def test_who_is_admitted_after_the_end_is_failed_at_once(self) -> None:
+        session = a_session()
+        session.stop(1.0)
+        session.events()
+        session.admit(1, None, 1.0)
+        assert session.events() == [ReceiverFailed(1, "the session has ended")]
+
+    def test_datagrams_that_are_not_of_this_session_are_counted_and_dropped(self) -> None:
+        session = a_session()
+        session.events()
+        session.receive_datagram(b"junk", ("10.0.0.1", 1), 0.0)
+        hear(session, a_nack((0, 1, 0), session=SESSION + 1))
+        hear(session, a_nack((99, 1, 0)))
+        assert session.statistics(0.0).rejected == {
+            Reject.NOT_OURS: 1,
+            Reject.OTHER_SESSION: 1,
+            Reject.OUT_OF_RANGE: 1,
+        }
+
+
+class TestRate:
+    def test_the_pacer_spaces_bursts_by_the_rate(self) -> None:
+        pacer = Pacer()
+        pacer.sent(10, FRAME_BYTES * 8 * 1000.0, now=100.0)
+        assert pacer.due() == pytest.approx(100.0 + 0.01 - 0.005)
+
+    def test_bursts_shrink_with_the_rate(self) -> None:
+        assert burst_packets(0) == burst_packets(1e10) == MAX_BURST
+        assert burst_packets(1e8) == 8
+        assert burst_packets(1e6) == 1
+
+    def test_a_receiver_that_is_overrun_brings_the_rate_to_what_it_takes(self) -> None:
+        control = RateControl(0)
+        control.report(1, a_report(heard=0, received=0), 0, 0.0)
+        packets = round(1e9 / (FRAME_BYTES * 8))
+        taken = control.report(1, a_report(heard=packets, received=packets // 5, lost=packets * 4 // 5), packets, 1.0)
+        assert taken == pytest.approx(2e8, rel=0.01)
+        assert control.rate_bps == pytest.approx(1.9e8, rel=0.01)
+
+    def test_loss_that_repair_mends_does_not_slow_the_sending(self) -> None:
+        control = RateControl(0)
+        control.report(1, a_report(), 0, 0.0)
+        control.report(1, a_report(heard=1000, received=900, lost=100), 1000, 0.1)
+        assert control.rate_bps == RateControl.START_BPS
+
+    def test_loss_that_a_lower_rate_does_not_mend_is_borne(self) -> None:
+        control = RateControl(0)
+        report, sequence, now = a_report(), 0, 0.0
+        rates = []
+        for _ in range(30):
+            control.report(1, report, sequence, now)
+            rates.append(control.rate_bps)
+            now += 0.05
+            offered = max(100, round(control.rate_bps * 0.05 / (FRAME_BYTES * 8)))
+            sequence += offered
+            lost = report.lost + round(offered * 0.4)
+            report = a_report(heard=sequence, received=sequence - lost, lost=lost)
+        assert min(rates) > RateControl.START_BPS / 20
+        for _ in range(100):
+            now += 0.05
+            control.grow(now)
+        assert control.rate_bps == 0  # no limit is left
+
+    def test_one_that_was_away_does_not_slow_the_others(self) -> None:
+        control = RateControl(0)
+        control.report(1, a_report(), 0, 0.0)
+        control.report(1, a_report(heard=100_000, received=100, lost=99_900), 100_000, 10.0)
+        assert control.rate_bps == RateControl.START_BPS
+
+    def test_the_rate_never_exceeds_the_operators_limit(self) -> None:
+        control = RateControl(5e8)
+        for step in range(100):
+            control.grow(step * 0.1)
+        assert control.rate_bps == 5e8
