@@ -23,7 +23,8 @@ class Child:
         ours, theirs = socket.socketpair()
         self.connection = Connection(ours.detach())
         passed = [theirs.fileno(), *descriptors]
-        search = os.pathsep.join([str(_PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        # what the parent can import the child can: a source's class travels by its module's name
+        search = os.pathsep.join([*filter(None, sys.path), str(_PACKAGE_ROOT)])
         try:
             self.process = subprocess.Popen(
                 # -P: what happens to lie in the working directory must not be imported

@@ -1,0 +1,345 @@
+"""The shells of the cast on the loopback interface: sockets with and without GSO and GRO, processes, catalogue."""
+
+import errno
+import os
+import pickle
+import random
+import select
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imager.errors import CastError, SourceError
+from imager.multicast.events import ReceiverDone, ReceiverFailed, ReceiverJoined, SenderEvent, SessionEnded
+from imager.transport.caster import CastProcess, SenderAddress, SenderOptions
+from imager.transport.catalogue import Catalogue, CatalogueServer, fetch_catalogue, root_hash
+from imager.transport.endpoint import GroupReceiver, GroupSender
+from imager.transport.file_source import FileChunks
+from imager.transport.interfaces import interface_address
+from imager.transport.receive import MIN_SLOTS, ReceiveProcess
+from imager.wire.messages import CastAddress
+from imager.wire.packets import ByteArray
+from imager.wire.session import PACKET_BYTES
+
+GROUP = "239.77.99.1"
+LOOPBACK = "127.0.0.1"
+SESSION = 4711
+
+
+def a_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((LOOPBACK, 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def some_packets(count: int) -> ByteArray:
+    return np.random.default_rng(count).integers(0, 256, (count, PACKET_BYTES), np.uint8)
+
+
+def receive_all(receiver: GroupReceiver, count: int) -> ByteArray:
+    """Packets until there are `count`."""
+    found: list[ByteArray] = []
+    while sum(map(len, found)) < count:
+        ready, _, _ = select.select([receiver], [], [], 5)
+        assert ready, f"{sum(map(len, found))} of {count} packets arrived"
+        found.append(receiver.receive().copy())
+    return np.concatenate(found)
+
+
+class TestEndpoint:
+    @pytest.mark.parametrize("gso", [True, False], ids=["GSO", "no GSO"])
+    @pytest.mark.parametrize("gro", [True, False], ids=["GRO", "no GRO"])
+    def test_packets_arrive_as_they_were_sent(self, gso: bool, gro: bool) -> None:
+        port = a_port()
+        receiver = GroupReceiver(GROUP, port, LOOPBACK, use_gro=gro)
+        sender = GroupSender(GROUP, port, LOOPBACK, ttl=0, use_gso=gso)
+        assert (sender.gso, receiver.gro) == (gso, gro)
+        bursts = [some_packets(count) for count in (44, 1, 44, 7)]
+        for burst in bursts:
+            sender.send(burst)
+        assert np.array_equal(receive_all(receiver, 96), np.concatenate(bursts))
+        receiver.close()
+        sender.close()
+
+    def test_a_kernel_that_refuses_segmentation_gets_the_packets_one_by_one(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        port = a_port()
+        receiver = GroupReceiver(GROUP, port, LOOPBACK)
+        sender = GroupSender(GROUP, port, LOOPBACK, ttl=0)
+        plain = sender._send
+
+        def refuse(data: memoryview, packets: int) -> None:
+            if packets > 1:
+                raise OSError(errno.EIO, "no checksum offload")
+            plain(data, packets)
+
+        monkeypatch.setattr(sender, "_send", refuse)
+        burst = some_packets(44)
+        sender.send(burst)
+        assert not sender.gso
+        assert np.array_equal(receive_all(receiver, 44), burst)
+        receiver.close()
+        sender.close()
+
+    def test_datagrams_of_another_length_are_counted_and_do_not_shift_the_others(self) -> None:
+        port = a_port()
+        receiver = GroupReceiver(GROUP, port, LOOPBACK)
+        sender = GroupSender(GROUP, port, LOOPBACK, ttl=0)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            stranger.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(LOOPBACK))
+            burst = some_packets(3)
+            for junk in (b"", b"x", bytes(PACKET_BYTES - 1), bytes(2000)):
+                stranger.sendto(junk, (GROUP, port))
+            sender.send(burst)
+        found = receive_all(receiver, 4)  # 2,000 bytes are one packet of zeros, for the session to refuse
+        assert np.array_equal(found[-3:], burst)
+        assert receiver.foreign == 4
+        receiver.close()
+        sender.close()
+
+    def test_an_interface_that_does_not_exist_is_one_clear_line(self) -> None:
+        assert interface_address("lo") == LOOPBACK
+        with pytest.raises(CastError, match="there is no interface nope0"):
+            interface_address("nope0")
+
+
+class Chunks:
+    """A source in memory."""
+
+    def __init__(self, chunks: list[bytes], fail_at: int = -1) -> None:
+        self._chunks = chunks
+        self._fail_at = fail_at
+        self.stored_lengths = [len(chunk) for chunk in chunks]
+
+    def read(self, index: int) -> bytes:
+        if index == self._fail_at:
+            raise SourceError(f"chunk {index} is gone")
+        return self._chunks[index]
+
+
+CHUNKS = [random.Random(5).randbytes(length) for length in (300_000, 1, 40_000, 1440, 288_000, 77_777)]
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., CastProcess]]:
+    processes: list[CastProcess] = []
+
+    def make(source: Chunks, expected: tuple[int, ...] = (0,), **options: float) -> CastProcess:
+        address = SenderAddress(SESSION, GROUP, a_port(), LOOPBACK)
+        process = CastProcess(source, address, SenderOptions(ttl=0, **options), expected)  # type: ignore[arg-type]
+        processes.append(process)
+        process.start()
+        process.data_port = address.data_port  # type: ignore[attr-defined]
+        return process
+
+    yield make
+    for process in processes:
+        process.stop()
+
+
+def a_receiver(process: CastProcess, number: int = 0, wanted: bytes | None = None, **options: float) -> ReceiveProcess:
+    port: int = process.data_port  # type: ignore[attr-defined]
+    address = CastAddress(SESSION, number, GROUP, port, LOOPBACK, process.control_port)
+    lengths = [len(chunk) for chunk in CHUNKS]
+    return ReceiveProcess(address, LOOPBACK, lengths, wanted, **options)  # type: ignore[arg-type]
+
+
+def until_ended(process: CastProcess) -> list[SenderEvent]:
+    events: list[SenderEvent] = []
+    while not (events and isinstance(events[-1], SessionEnded)):
+        found = process.events(10)
+        assert found, f"nothing more after {events}"
+        events += found
+    return events
+
+
+class TestProcesses:
+    def test_chunks_come_through_and_both_sides_count_them(self, start: Callable[..., CastProcess]) -> None:
+        process = start(Chunks(CHUNKS))
+        receiver = a_receiver(process)
+        receiver.start()
+        process.begin()
+        found = {}
+        for chunk in receiver.chunks():
+            found[chunk.index] = bytes(chunk.data)
+            receiver.release(chunk.index, True)
+        receiver.done()
+        assert found == dict(enumerate(CHUNKS))
+        assert receiver.statistics().chunks_done == len(CHUNKS)
+        receiver.stop()
+        events = until_ended(process)
+        assert ReceiverJoined(0, LOOPBACK) in events
+        assert ReceiverDone(0) in events
+
+    def test_a_chunk_released_as_wrong_comes_again(self, start: Callable[..., CastProcess]) -> None:
+        process = start(Chunks(CHUNKS))
+        receiver = a_receiver(process, wanted=bytes([0b10100000]))
+        receiver.start()
+        process.begin()
+        seen: list[int] = []
+        for chunk in receiver.chunks():
+            seen.append(chunk.index)
+            assert bytes(chunk.data) == CHUNKS[chunk.index]
+            receiver.release(chunk.index, ok=seen.count(2) != 1 or chunk.index != 2)
+        receiver.done()
+        receiver.stop()
+        assert sorted(seen) == [0, 2, 2]
+
+    def test_release_may_come_from_other_threads_and_late(self, start: Callable[..., CastProcess]) -> None:
+        process = start(Chunks(CHUNKS))
+        receiver = a_receiver(process, memory_bytes=1)
+        receiver.start()
+        process.begin()
+        held: list[int] = []
+        threads = []
+        for chunk in receiver.chunks():
+            held.append(chunk.index)
+            if len(held) >= MIN_SLOTS or len(held) + len(threads) >= len(CHUNKS):
+                for index in held:
+                    thread = threading.Thread(target=receiver.release, args=(index, True))
+                    thread.start()
+                    threads.append(thread)
+                held.clear()
+        for thread in threads:
+            thread.join()
+        receiver.done()
+        receiver.stop()
+        assert len(threads) == len(CHUNKS)
+        assert ReceiverDone(0) in until_ended(process)
+
+    def test_a_receiver_that_wants_nothing_is_done_at_once(self, start: Callable[..., CastProcess]) -> None:
+        process = start(Chunks(CHUNKS), expected=(0, 1))
+        receiver = a_receiver(process, wanted=bytes(1))
+        receiver.start()
+        assert list(receiver.chunks()) == []
+        receiver.done()
+        receiver.stop()
+        process.begin()
+        process.remove(1, "not needed")
+        events = until_ended(process)
+        assert ReceiverDone(0) in events
+        assert ReceiverFailed(1, "not needed") in events
+
+    def test_a_source_that_cannot_be_read_ends_the_session_with_its_reason(
+        self, start: Callable[..., CastProcess]
+    ) -> None:
+        process = start(Chunks(CHUNKS, fail_at=3))
+        process.begin()
+        ended = until_ended(process)[-1]
+        assert isinstance(ended, SessionEnded)
+        assert ended.error == "chunk 3 is gone"
+
+    def test_a_port_in_use_is_one_clear_line(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind((LOOPBACK, 0))
+            port = sock.getsockname()[1]
+            address = SenderAddress(SESSION, GROUP, a_port(), LOOPBACK, control_port=port)
+            process = CastProcess(Chunks(CHUNKS), address)
+            with pytest.raises(CastError, match=f"cannot use UDP port {port} of {LOOPBACK}: Address already in use"):
+                process.start()
+
+    def test_a_receiver_without_a_sender_says_so(self) -> None:
+        address = CastAddress(SESSION, 0, GROUP, a_port(), LOOPBACK, a_port())
+        receiver = ReceiveProcess(address, LOOPBACK, [10], sender_timeout_s=0.3)
+        receiver.start()
+        with pytest.raises(CastError, match=r"no answer from the sender for 0\.3 s"):
+            list(receiver.chunks())
+        receiver.stop()
+
+    def test_a_group_that_cannot_be_joined_is_one_clear_line(self) -> None:
+        address = CastAddress(SESSION, 0, GROUP, a_port(), LOOPBACK, a_port())
+        receiver = ReceiveProcess(address, "192.0.2.1", [10])
+        receiver.start()
+        with pytest.raises(CastError, match=f"cannot join {GROUP} on 192.0.2.1"):
+            list(receiver.chunks())
+        receiver.stop()
+
+    def test_nothing_is_left_running_when_the_program_is_killed(self) -> None:
+        program = (
+            "import sys; sys.path.insert(0, 'tests/unit')\n"
+            "from test_cast_transport import *\n"
+            "process = CastProcess(Chunks(CHUNKS), SenderAddress(1, GROUP, a_port(), LOOPBACK), None, (0,))\n"
+            "process.start()\n"
+            "receiver = ReceiveProcess(CastAddress(1, 0, GROUP, 9, LOOPBACK, process.control_port), LOOPBACK, [10])\n"
+            "receiver.start()\n"
+            "print(process._child.process.pid, receiver._prepared.child.process.pid, flush=True)\n"
+            "sys.stdin.read()\n"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as running:
+            assert running.stdout is not None
+            children = [int(word) for word in running.stdout.readline().split()]
+            assert len(children) == 2
+            watched = [os.pidfd_open(child) for child in children]
+            running.kill()
+            for descriptor in watched:
+                assert select.select([descriptor], [], [], 10)[0], "a child outlived its program"
+
+
+class TestCatalogue:
+    ADDRESS = CastAddress(1, 2, GROUP, 3, "", 4)
+
+    def serve(self, catalogue: Catalogue, hashes: list[bytes]) -> CatalogueServer:
+        return CatalogueServer(LOOPBACK, lambda peer: catalogue, hashes)
+
+    def test_it_is_fetched_as_it_was_offered(self) -> None:
+        hashes = [bytes([n]) * 32 for n in range(3)]
+        catalogue = Catalogue("häuser.iso", 2500, 1000, root_hash(2500, hashes), self.ADDRESS)
+        server = self.serve(catalogue, hashes)
+        assert fetch_catalogue(LOOPBACK, server.port) == (catalogue, hashes)
+        server.close()
+
+    @pytest.mark.parametrize(
+        ("catalogue", "hashes", "reason"),
+        [
+            (Catalogue("f", 2500, 1000, "00", ADDRESS), [bytes(32)] * 3, "is damaged"),
+            (Catalogue("f", 2500, 1000, "00", ADDRESS), [bytes(32)] * 2, "closed the connection in the middle"),
+            (Catalogue("f", -1, 1000, "00", ADDRESS), [], "impossible size"),
+            (Catalogue("f", 1, 0, "00", ADDRESS), [], "impossible size"),
+        ],
+        ids=["another root", "too few hashes", "negative size", "chunks of nothing"],
+    )
+    def test_what_does_not_agree_is_refused(self, catalogue: Catalogue, hashes: list[bytes], reason: str) -> None:
+        server = self.serve(catalogue, hashes)
+        with pytest.raises(CastError, match=reason):
+            fetch_catalogue(LOOPBACK, server.port)
+        server.close()
+
+    def test_a_port_that_speaks_something_else_is_refused(self) -> None:
+        with socket.create_server((LOOPBACK, 0)) as listener:
+
+            def greet() -> None:
+                with listener.accept()[0] as connection:
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+            thread = threading.Thread(target=greet)
+            thread.start()
+            with pytest.raises(CastError, match="is not a sender of a file"):
+                fetch_catalogue(LOOPBACK, listener.getsockname()[1])
+            thread.join()
+
+
+def test_a_file_travels_as_a_source_and_its_shrinking_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"abcdefghij")
+    source = pickle.loads(pickle.dumps(FileChunks(path, 10, 4)))
+    assert source.stored_lengths == [4, 4, 2]
+    assert [source.read(index) for index in range(3)] == [b"abcd", b"efgh", b"ij"]
+    path.write_bytes(b"abc")
+    with pytest.raises(SourceError, match="changed while it was sent"):
+        source.read(0)
+
+
+def test_programs_that_start_the_processes_load_no_numpy() -> None:
+    """It takes 0.1 s, which every `roomcast send` would wait for."""
+    check = "import imager.transport.file_cast, sys; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
