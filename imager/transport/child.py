@@ -33,6 +33,8 @@ class Child:
                 pass_fds=passed,
                 # numpy's linear algebra, which we do not use, starts its threads at import
                 env={**os.environ, "PYTHONPATH": search, "OPENBLAS_NUM_THREADS": "1"},
+                # a Ctrl-C at the terminal is the parent's to handle: the child ends with its connection
+                process_group=0,
             )
         finally:
             theirs.close()
