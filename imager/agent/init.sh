@@ -48,6 +48,8 @@ candidates() {
     done
 }
 
+# What is typed must not tear the panel.
+stty -echo </dev/tty1 2>/dev/null
 say "loading drivers"
 load_drivers
 [ -d /sys/firmware/efi ] && { modprobe -q efivarfs; mount -t efivarfs efivarfs /sys/firmware/efi/efivars 2>/dev/null; }
@@ -74,6 +76,11 @@ while [ -z "$connected" ]; do
     [ -z "$connected" ] && { [ -n "$(candidates "$mac")" ] || say "no network card ${mac:-at all} yet"; sleep 1; }
 done
 echo "$connected" >/run/roomcast-interface
+
+# For a person who looks for a fault: `roomcast.shell` on the kernel command line gives a shell on Alt-F2.
+case " $(cat /proc/cmdline) " in
+*" roomcast.shell "*) (while :; do setsid -c sh </dev/tty2 >/dev/tty2 2>&1; done) & ;;
+esac
 
 while :; do
     python3 -m imager.agent.main
