@@ -36,6 +36,8 @@ DEPLOY_TIMEOUT_S = 900.0
 BOOT_TIMEOUT_S = 240.0
 CAPTURE_FILTER = "not (udp and dst net 239.0.0.0/8 and greater 1000)"
 """All but the bulk of the cast: hundreds of megabytes of it would hide how a machine boots."""
+CAPTURE_BYTES = 512
+"""Of each packet: a whole DHCP packet, the start of a file's blocks."""
 
 Say = Callable[[str], None]
 """Told what happens, a line at a time."""
@@ -163,7 +165,17 @@ class Scenario:
         command: list[str | Path] = [ROOMCAST, "serve", "--interface", SERVER_INTERFACE]
         command += ["--data", self.data, "--socket", self.socket]
         if self._options.pcap is not None:
-            dump: list[str | Path] = ["tcpdump", "-U", "-n", "-i", SERVER_INTERFACE]
+            dump: list[str | Path] = [
+                "tcpdump",
+                "-U",
+                "-n",
+                "-Z",
+                "root",
+                "-s",
+                str(CAPTURE_BYTES),
+                "-i",
+                SERVER_INTERFACE,
+            ]
             dump += ["-w", self._options.pcap.absolute(), CAPTURE_FILTER]
             log = self._run.logs / "tcpdump.log"
             self._stack.enter_context(BackgroundProcess("tcpdump", dump, log=log, namespace=self.classroom.server))
@@ -229,9 +241,9 @@ class Scenario:
     def deploy(self, show: Show) -> None:
         """Cast the image to all machines, until each has ended its task."""
         names = [seat.name for seat in self._seats]
-        command = ["deploy", IMAGE, "--to", ",".join(names), "--socket", str(self.socket)]
-        self._say(f"roomcast {' '.join(command[:4])}")
-        said = self._roomcast(*command)
+        command = ["deploy", IMAGE, "--to", ",".join(names)]
+        self._say(f"roomcast {' '.join(command)}")
+        said = self._roomcast(*command, "--socket", str(self.socket))
         found = re.search(r"session (\d+)", said)
         if found is None:
             raise LabError(f"`roomcast deploy` names no session: {said}")
