@@ -70,7 +70,10 @@ class Progress:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo. 0 only when every machine is proven."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.bios + options.uefi == 0:
+        parser.error("at least one machine is wanted")
     chosen = Options(options.bios, options.uefi, options.loss, options.pcap)
     console = Console()
     steps = Steps(console)

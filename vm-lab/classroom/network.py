@@ -19,6 +19,7 @@ PREFIX_LENGTH = 24
 BRIDGE = "switch"
 _UPLINK = "uplink"
 _TABLE = "loss"
+_NO_IPV6 = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Classroom:
         for namespace in (self.room, self.server):
             with held_back_signals():  # `ip netns add` is a file and a mount: never one without the other
                 run(["ip", "netns", "add", namespace])
-            run(["ip", "netns", "exec", namespace, "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1"])
+            run(["ip", "netns", "exec", namespace, "sh", "-c", f"[ ! -e {_NO_IPV6} ] || echo 1 >{_NO_IPV6}"])
             self._ip(namespace, "link set lo up")
         bridge = "stp_state 0 forward_delay 0 mcast_snooping 1 mcast_querier 1 mcast_igmp_version 3"
         self._ip(self.room, f"link add {BRIDGE} type bridge {bridge}")

@@ -77,18 +77,22 @@ def _age(path: Path) -> float:
 def held_back_signals() -> Iterator[None]:
     """Signals that ask us to end wait until the block is done: a second Ctrl-C must not stop the cleaning up.
 
-    Of the main thread only: it is the one that Python interrupts.
+    Of the main thread only: it is the one that Python interrupts. Programs that are run meanwhile inherit the mask, so
+    that Ctrl-C on a terminal, which reaches them too, does not end them.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     arrived: list[int] = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    # Another thread may take the signal in our place; Python then calls the handler here all the same.
     before = [signal.signal(number, lambda number, _: arrived.append(number)) for number in _HELD_BACK]
     try:
         yield
     finally:
         for number, handler in zip(_HELD_BACK, before, strict=True):
             signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if arrived:
         signal.raise_signal(arrived[0])
 
