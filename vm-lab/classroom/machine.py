@@ -7,6 +7,7 @@ Its serial console goes to a file. No acceleration is wanted: everything runs by
 import re
 import shutil
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +42,11 @@ class MachineSpec:
     """With a graphics card, for screenshots; the serial line then lacks what SeaBIOS says."""
 
     @property
+    def system_uuid(self) -> str:
+        """As its firmware tells it (SMBIOS, DHCP option 97)."""
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, self.mac))
+
+    @property
     def disk_serial(self) -> str:
         return f"LAB-{self.name.upper()}"[:20]
 
@@ -71,7 +77,18 @@ def qemu_command(spec: MachineSpec, files: MachineFiles, serial: Path, tap: str 
     if not spec.screen:
         board += ",graphics=off"  # makes SeaBIOS and its iPXE speak on the serial line
     command = ["qemu-system-x86_64", "-name", spec.name, "-nodefaults", "-no-user-config"]
-    command += ["-machine", board, "-accel", "tcg,thread=multi", "-cpu", "qemu64", "-m", str(spec.memory_mib)]
+    command += [
+        "-uuid",
+        spec.system_uuid,
+        "-machine",
+        board,
+        "-accel",
+        "tcg,thread=multi",
+        "-cpu",
+        "qemu64",
+        "-m",
+        str(spec.memory_mib),
+    ]
     command += ["-display", "none", "-chardev", f"file,id=serial,path={serial},append=on", "-serial", "chardev:serial"]
     command += ["-qmp", f"unix:{files.control},server=on,wait=off", "-device", "virtio-rng-pci"]
     if spec.screen:
