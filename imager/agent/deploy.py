@@ -12,7 +12,7 @@ from imager.agent.inventory import choose_disk, describe_size
 from imager.agent.restart import boot_disk_next
 from imager.agent.tasks import TaskContext
 from imager.agent.volume import check_volume_target, make_volume, scratch_file
-from imager.customise.identity import check_hostname
+from imager.customise.identity import check_hostname, name_owner
 from imager.customise.linux import customise_disk
 from imager.disk.devices import inspect
 from imager.disk.partitions import read_layout
@@ -87,7 +87,8 @@ def _deploy_sectors(
         meter.begin("verify")
         target.finish()
     meter.begin("customise")
-    customise_disk(Path(disk.device), task.identity, context.say)
+    owner = name_owner(context.system_uuid, context.link.mac, disk.serial)
+    customise_disk(Path(disk.device), task.identity, owner, context.say)
     return _proof(context, manifest, disk, lacking, counters)
 
 

@@ -139,6 +139,7 @@ class Agent:
             firmware=found.firmware,
             disks=read_disks,
             public_key=self._public_key,
+            system_uuid=found.system_uuid,
         )
         self._console.show(headline=headline, detail="", failed=False, phases={}, progress=None)
         self._console.say(headline)

@@ -25,6 +25,8 @@ class TaskContext:
     """The machine's disks as they are now."""
     public_key: bytes | None
     """Of the signer of manifests, from the kernel command line; None when the appliance gave none."""
+    system_uuid: str = ""
+    """From SMBIOS; empty when the firmware tells none."""
     gone: threading.Event = field(default_factory=threading.Event)
     """Set when the appliance no longer wants the task."""
 

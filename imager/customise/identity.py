@@ -4,6 +4,7 @@ Pure: facts about a root file system go in, the changes that it needs come out; 
 Names: RFC 1123, section 2.1. machine-id(5). hosts(5).
 """
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -12,7 +13,10 @@ from imager.errors import TargetError
 from imager.wire.messages import Identity
 
 MARK = "var/lib/roomcast/identity.json"
-"""What was given to this root file system. A run that finds it true changes nothing."""
+"""What was given to this root file system, and to which machine. A run that finds it true changes nothing.
+
+It lies inside the image: one that was captured from a deployed machine brings that machine's mark to others, which
+must not take it for theirs."""
 
 KEY_TYPES = ("rsa", "ecdsa", "ed25519")
 
@@ -75,18 +79,28 @@ def check_hostname(hostname: str) -> str:
     return hostname
 
 
-def plan_identity(facts: RootFacts, identity: Identity, fresh_machine_id: str) -> list[Change]:
+def name_owner(system_uuid: str, boot_mac: str, disk_serial: str) -> str:
+    """Who a mark belongs to: 64 hexadecimal digits that are the same for this machine with this disk only.
+
+    Three facts, because each alone is shared somewhere: boards without a UUID of their own, network adapters that go
+    from machine to machine, disks without a serial number.
+    """
+    facts = [fact.strip().lower() for fact in (system_uuid, boot_mac, disk_serial)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def plan_identity(facts: RootFacts, identity: Identity, fresh_machine_id: str, owner: str) -> list[Change]:
     """The changes that give `identity`, in the order to make them; empty when all of it is there.
 
-    fresh_machine_id: 32 hexadecimal digits from the system's random source, used only if a new one is due. Raises
-    TargetError for a hostname that is none.
+    fresh_machine_id: 32 hexadecimal digits from the system's random source, used only if a new one is due. owner:
+    from name_owner; a mark of another owner counts as none. Raises TargetError for a hostname that is none.
     """
     if not _MACHINE_ID.fullmatch(fresh_machine_id):
         raise ValueError("a machine-id is 32 lower case hexadecimal digits")
     changes: list[Change] = []
     if identity.hostname:
         changes += _hostname_changes(facts, check_hostname(identity.hostname))
-    given = _read_mark(facts.files.get(MARK, ""))
+    given = _read_mark(facts.files.get(MARK, ""), owner)
     if identity.new_machine_id:
         now = facts.files.get("etc/machine-id", "").strip()
         if not now or now != given.get("machine_id"):
@@ -103,10 +117,11 @@ def plan_identity(facts: RootFacts, identity: Identity, fresh_machine_id: str) -
     return changes
 
 
-def build_mark(facts: RootFacts) -> WriteFile | None:
+def build_mark(facts: RootFacts, owner: str) -> WriteFile | None:
     """The note of what `facts`, read after the changes, holds now; None when it is there already."""
     text = json.dumps(
         {
+            "owner": owner,
             "hostname": facts.files.get("etc/hostname", "").strip(),
             "machine_id": facts.files.get("etc/machine-id", "").strip(),
             "host_keys": facts.public_keys,
@@ -144,9 +159,11 @@ def _hostname_changes(facts: RootFacts, hostname: str) -> list[Change]:
     return changes
 
 
-def _read_mark(text: str) -> dict[str, str]:
+def _read_mark(text: str, owner: str) -> dict[str, str]:
     try:
         tree = json.loads(text)
     except ValueError:
         return {}
-    return {key: value for key, value in tree.items() if isinstance(value, str)} if isinstance(tree, dict) else {}
+    if not isinstance(tree, dict) or not owner or tree.get("owner") != owner:
+        return {}
+    return {key: value for key, value in tree.items() if isinstance(value, str)}

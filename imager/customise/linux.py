@@ -3,6 +3,7 @@
 Never follows a link of the image out of it: files are replaced, and a directory that is a link is left alone.
 """
 
+import contextlib
 import os
 import re
 import secrets
@@ -33,30 +34,30 @@ _LARGEST_TEXT_BYTES = 1 << 20
 Say = Callable[[str], None]
 
 
-def customise_disk(disk: Path, identity: Identity, say: Say) -> bool:
-    """Give the Linux on `disk` its identity. False when no partition holds one: another system's disk is left alone.
+def customise_disk(disk: Path, identity: Identity, owner: str, say: Say) -> bool:
+    """Give the Linux on `disk` the identity of `owner` (from name_owner).
 
-    Raises TargetError for a hostname that is none, ToolError when a root file system that is there cannot be
-    mounted or its keys cannot be made.
+    False when no partition holds one: another system's disk is left alone. Raises TargetError for a hostname that is
+    none, ToolError when a root file system that is there cannot be mounted or its keys cannot be made.
     """
     for node, filesystem in volumes_of(disk):
         with mounted(node, filesystem) as root:
             if not is_linux_root(root):
                 continue
             say(f"{node}: {filesystem}, {_pretty_name(root)}")
-            for line in customise_root(root, identity):
+            for line in customise_root(root, identity, owner):
                 say(line)
             return True
     say("no Linux root file system on the disk: its identity stays as it is")
     return False
 
 
-def customise_root(root: Path, identity: Identity) -> list[str]:
+def customise_root(root: Path, identity: Identity, owner: str) -> list[str]:
     """Make the changes below `root`; a line for each. A second run makes none."""
-    changes = plan_identity(read_facts(root), identity, secrets.token_hex(16))
+    changes = plan_identity(read_facts(root), identity, secrets.token_hex(16), owner)
     for change in changes:
         apply_change(root, change, identity.hostname)
-    mark = build_mark(read_facts(root))
+    mark = build_mark(read_facts(root), owner)
     if mark is not None:
         apply_change(root, mark, identity.hostname)
     return [_describe(change) for change in changes] or ["identity: nothing to change"]
@@ -82,12 +83,16 @@ def partition_node(disk: Path, number: int) -> Path:
 @contextmanager
 def mounted(node: Path, filesystem: str) -> Iterator[Path]:
     """`node` mounted for writing, nothing on it runnable. Flushed and unmounted at the end."""
-    with tempfile.TemporaryDirectory(prefix="roomcast-root-") as directory:
+    directory = Path(tempfile.mkdtemp(prefix="roomcast-root-"))
+    try:
         run(["mount", "-t", filesystem, "-o", "nosuid,nodev,noexec,noatime", node, directory])
         try:
-            yield Path(directory)
+            yield directory
         finally:
             run(["umount", directory])
+    finally:
+        with contextlib.suppress(OSError):  # still mounted: never remove what is in it
+            directory.rmdir()
 
 
 def is_linux_root(root: Path) -> bool:

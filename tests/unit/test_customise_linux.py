@@ -17,6 +17,7 @@ from imager.wire.messages import Identity
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a disk")
 needs_keygen = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
 IDENTITY = Identity("pc-01")
+OWNER = "0" * 64
 
 
 def a_root(directory: Path) -> Path:
@@ -42,7 +43,7 @@ def snapshot(root: Path) -> dict[str, tuple[int, bytes]]:
 @needs_keygen
 def test_a_tree_gets_name_machine_id_and_keys(tmp_path: Path) -> None:
     root = a_root(tmp_path)
-    said = customise_root(root, IDENTITY)
+    said = customise_root(root, IDENTITY, OWNER)
     assert (root / "etc/hostname").read_text() == "pc-01\n"
     assert "127.0.1.1\tpc-01\n" in (root / "etc/hosts").read_text()
     machine_id = (root / "etc/machine-id").read_text().strip()
@@ -59,9 +60,9 @@ def test_a_tree_gets_name_machine_id_and_keys(tmp_path: Path) -> None:
 @needs_keygen
 def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
     root = a_root(tmp_path)
-    customise_root(root, IDENTITY)
+    customise_root(root, IDENTITY, OWNER)
     before = snapshot(root)
-    assert customise_root(root, IDENTITY) == ["identity: nothing to change"]
+    assert customise_root(root, IDENTITY, OWNER) == ["identity: nothing to change"]
     assert snapshot(root) == before
 
 
@@ -72,9 +73,23 @@ def test_two_machines_of_one_image_have_nothing_in_common(tmp_path: Path) -> Non
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         roots.append(a_root(tmp_path / name))
-        customise_root(roots[-1], Identity(f"pc-{name}"))
+        customise_root(roots[-1], Identity(f"pc-{name}"), name)
     for file in ("etc/hostname", "etc/machine-id", "etc/ssh/ssh_host_ed25519_key.pub"):
         assert (roots[0] / file).read_text() != (roots[1] / file).read_text()
+
+
+@needs_root
+@needs_keygen
+def test_an_image_captured_from_a_deployed_machine_gives_nothing_of_it_to_others(tmp_path: Path) -> None:
+    first, second = a_root(tmp_path), tmp_path / "second"
+    customise_root(first, Identity("pc-01"), "owner of pc-01")
+    shutil.copytree(first, second, symlinks=True)
+    customise_root(second, Identity("pc-02"), "owner of pc-02")
+    for file in ("etc/hostname", "etc/machine-id", "etc/ssh/ssh_host_ed25519_key", "etc/ssh/ssh_host_ed25519_key.pub"):
+        assert (first / file).read_text() != (second / file).read_text()
+    before = snapshot(second)
+    assert customise_root(second, Identity("pc-02"), "owner of pc-02") == ["identity: nothing to change"]
+    assert snapshot(second) == before
 
 
 def test_a_file_that_is_a_link_is_replaced_not_followed(tmp_path: Path) -> None:
@@ -83,7 +98,7 @@ def test_a_file_that_is_a_link_is_replaced_not_followed(tmp_path: Path) -> None:
     outside.write_text("mine\n")
     (root / "etc/hostname").unlink()
     (root / "etc/hostname").symlink_to(outside)
-    customise_root(root, Identity("pc-01", new_host_keys=False))
+    customise_root(root, Identity("pc-01", new_host_keys=False), OWNER)
     assert outside.read_text() == "mine\n"
     assert (root / "etc/hostname").read_text() == "pc-01\n"
     assert not (root / "etc/hostname").is_symlink()
@@ -96,7 +111,7 @@ def test_a_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (root / "etc").symlink_to(outside)
     before = snapshot(outside)
     with pytest.raises(TargetError, match="/etc of the image is not a directory"):
-        customise_root(root, IDENTITY)
+        customise_root(root, IDENTITY, OWNER)
     assert snapshot(outside) == before
 
 
@@ -128,8 +143,8 @@ def test_the_root_of_a_real_disk_is_found_and_customised(tmp_path: Path) -> None
     make_ext4(image, 17 * MIB, 64 * MIB, a_root(tmp_path))
     said: list[str] = []
     with a_loop(image) as disk:
-        assert customise_disk(disk, IDENTITY, said.append)
-        assert customise_disk(disk, IDENTITY, said.append)
+        assert customise_disk(disk, IDENTITY, OWNER, said.append)
+        assert customise_disk(disk, IDENTITY, OWNER, said.append)
         shown = subprocess.run(["debugfs", "-R", "cat /etc/hostname", partition_node(disk, 2)], capture_output=True)
     assert shown.stdout == b"pc-01\n"
     assert "ext4, Debian GNU/Linux 12 (bookworm)" in said[0]
@@ -144,5 +159,5 @@ def test_a_disk_without_linux_is_left_alone(tmp_path: Path) -> None:
     make_ext4(image, 17 * MIB, 64 * MIB, tmp_path / "tree")
     said: list[str] = []
     with a_loop(image) as disk:
-        assert not customise_disk(disk, IDENTITY, said.append)
+        assert not customise_disk(disk, IDENTITY, OWNER, said.append)
     assert "no Linux root file system" in said[0]
