@@ -45,19 +45,20 @@ def burst_packets(rate_bps: float) -> int:
 class RateControl:
     """Finds a rate that the receivers take, below the operator's limit.
 
-    Loss that repair mends cheaply is no reason to slow down. A receiver that loses more than MAX_LOSS of what is sent
-    is overrun, and the rate falls to what it takes in; if that does not make its loss smaller, then the loss is not
-    of the rate's making and is borne. A receiver that says nothing does not count.
+    It starts low and doubles as long as receivers say that they hear: one that is slow to answer is not flooded before
+    it could speak. Loss that repair mends cheaply is no reason to slow down. A receiver that loses more than MAX_LOSS
+    of what is sent is overrun, and the rate falls to what it takes in; if that does not make its loss smaller, then
+    the loss is not of the rate's making and is borne. A receiver that says nothing does not count.
     """
 
     MAX_LOSS = 0.12
     """Share of packets lost or dropped that a receiver may report before the rate falls."""
-    START_BPS = 1e9
+    START_BPS = 1e8
     FLOOR_BPS = 2e6
     UNLIMITED_BPS = 2e10
     """Above this the pacer would only cost time."""
-    DOUBLE_S = 0.03
-    """The rate doubles in this time until the first cut."""
+    DOUBLE_S = 0.01
+    """Until the first cut the rate doubles with each report that comes this long after the doubling before."""
     GROW_S = 0.05
     GROWTH = 1.08
     """After a cut the rate grows by this in GROW_S."""
@@ -68,12 +69,13 @@ class RateControl:
     STALE_S = 3.0
     """A report over a longer time is of a receiver that was away: it says nothing about the rate now."""
 
-    def __init__(self, max_bitrate_bps: float) -> None:
+    def __init__(self, max_bitrate_bps: float, start_bps: float = START_BPS) -> None:
         self._limit = float(max_bitrate_bps)
-        self._rate = min(self.START_BPS, self._limit or self.START_BPS)
+        self._rate = min(start_bps, self._limit or start_bps)
         self._seen: dict[int, tuple[Report, float]] = {}
         self._grown_at: float | None = None
         self._cut_at: int | None = None  # sequence number
+        self._answered = False  # a receiver heard data since the rate was doubled
         self._borne = self.MAX_LOSS
         self._episode: tuple[float, float] | None = None  # rate and loss at the first of a row of cuts
 
@@ -88,9 +90,11 @@ class RateControl:
         """A burst is sent: while there is something to send, the rate grows."""
         if self._grown_at is None:
             self._grown_at = now
-        step, factor = (self.DOUBLE_S, 2.0) if self._cut_at is None else (self.GROW_S, self.GROWTH)
-        if now - self._grown_at >= step:
+        first = self._cut_at is None
+        step, factor = (self.DOUBLE_S, 2.0) if first else (self.GROW_S, self.GROWTH)
+        if now - self._grown_at >= step and (self._answered or not first):
             self._grown_at = now
+            self._answered = False
             self._rate = min(self._rate * factor, self._limit or self.UNLIMITED_BPS)
 
     def forget(self, receiver: int) -> None:
@@ -101,6 +105,7 @@ class RateControl:
         """A receiver's counters arrived while `sequence` is the next to send; returns the rate in bit/s that it took in
         since the report before, None when that cannot be told.
         """
+        self._answered |= report.received > 0
         before = self._seen.get(receiver)
         if before is None:
             self._seen[receiver] = (report, now)

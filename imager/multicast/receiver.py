@@ -48,6 +48,9 @@ _JOIN_S = 0.1
 """JOIN is repeated after this, then after longer, up to _JOIN_MAX_S, until it is answered."""
 _JOIN_MAX_S = 1.0
 _STATUS_S = 0.5
+_STATUS_FIRST_S = 0.01
+"""The first STATUS after the first data comes after this, each further one after 1.5 times as long, up to _STATUS_S:
+the sender finds its rate by them."""
 _DONE_S = 0.02
 """DONE is repeated after this, doubling, DONE_TIMES in all."""
 _DONE_TIMES = 8
@@ -106,6 +109,7 @@ class ReceiverSession:
         self._join_at: float | None = now
         self._join_wait = _JOIN_S
         self._status_at = now + _STATUS_S
+        self._status_wait = _STATUS_S
         self._done_at: float | None = None
         self._done_left = 0
         self._farewell: list[bytes] = []
@@ -179,6 +183,9 @@ class ReceiverSession:
         self._note_data(_sequence(packets, -1 if index is None else int(index[-1])), len(numbers), now)
 
     def _note_data(self, sequence: int, count: int, now: float) -> None:
+        if not self._received:
+            self._status_wait = _STATUS_FIRST_S
+            self._status_at = min(self._status_at, now + self._status_wait)
         self._received += count
         if not self._started:
             self._start_sequence(sequence - count + 1)
@@ -304,7 +311,8 @@ class ReceiverSession:
                 self._nacks += 1
                 messages.append(Nack(*number, self.report(), records[start : start + MAX_NACK_RECORDS]))
         if now >= self._status_at:
-            self._status_at = now + _STATUS_S
+            self._status_at = now + self._status_wait
+            self._status_wait = min(self._status_wait * 1.5, _STATUS_S)
             if self._join_at is None:
                 messages.append(Status(*number, self.report()))
         return [build_control(message) for message in messages]

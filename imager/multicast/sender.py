@@ -70,6 +70,7 @@ class SenderSettings:
     session: int
     silence_timeout_s: float = 30
     max_bitrate_bps: float = 0
+    start_bps: float = RateControl.START_BPS
     nack_interval_s: float = 0.01
 
 
@@ -83,7 +84,7 @@ class SenderSession:
         self._planned = wanted.copy()
         self._roster = Roster(settings.silence_timeout_s)
         self._repairs = RepairQueue(layout)
-        self._rate = RateControl(settings.max_bitrate_bps)
+        self._rate = RateControl(settings.max_bitrate_bps, settings.start_bps)
         self._pacer = Pacer()
         self._events: list[SenderEvent] = []
         self._replies: list[tuple[bytes, Address]] = []

@@ -27,6 +27,7 @@ from imager.wire.packets import (
 from imager.wire.session import HEADER_BYTES, SYMBOL_BYTES, Kind, Phase, Reject
 
 SESSION = 77
+GIGABIT = 1e9
 LAYOUT = CastLayout([400 * SYMBOL_BYTES] * 3)
 """Three chunks of two blocks of 200 symbols."""
 
@@ -44,6 +45,7 @@ def records(*rows: tuple[int, int, int]) -> np.ndarray:
 
 
 def a_session(receivers: int = 1, begun: bool = True, **settings: float) -> SenderSession:
+    settings = {"start_bps": GIGABIT, **settings}  # whole bursts from the first on
     session = SenderSession(LAYOUT, SenderSettings(SESSION, **settings), np.ones(3, np.bool_), 0.0)
     for receiver in range(receivers):
         session.admit(receiver, None, 0.0)
@@ -328,7 +330,7 @@ class TestRate:
         assert burst_packets(1e6) == 1
 
     def test_a_receiver_that_is_overrun_brings_the_rate_to_what_it_takes(self) -> None:
-        control = RateControl(0)
+        control = RateControl(0, GIGABIT)
         control.report(1, a_report(heard=0, received=0), 0, 0.0)
         packets = round(1e9 / (FRAME_BYTES * 8))
         taken = control.report(1, a_report(heard=packets, received=packets // 5, lost=packets * 4 // 5), packets, 1.0)
@@ -336,13 +338,13 @@ class TestRate:
         assert control.rate_bps == pytest.approx(1.9e8, rel=0.01)
 
     def test_loss_that_repair_mends_does_not_slow_the_sending(self) -> None:
-        control = RateControl(0)
+        control = RateControl(0, GIGABIT)
         control.report(1, a_report(), 0, 0.0)
         control.report(1, a_report(heard=1000, received=900, lost=100), 1000, 0.1)
-        assert control.rate_bps == RateControl.START_BPS
+        assert control.rate_bps == GIGABIT
 
     def test_loss_that_a_lower_rate_does_not_mend_is_borne(self) -> None:
-        control = RateControl(0)
+        control = RateControl(0, GIGABIT)
         report, sequence, now = a_report(), 0, 0.0
         rates = []
         for _ in range(30):
@@ -353,20 +355,40 @@ class TestRate:
             sequence += offered
             lost = report.lost + round(offered * 0.4)
             report = a_report(heard=sequence, received=sequence - lost, lost=lost)
-        assert min(rates) > RateControl.START_BPS / 20
+        assert min(rates) > GIGABIT / 20
         for _ in range(100):
             now += 0.05
             control.grow(now)
         assert control.rate_bps == 0  # no limit is left
 
     def test_one_that_was_away_does_not_slow_the_others(self) -> None:
-        control = RateControl(0)
+        control = RateControl(0, GIGABIT)
         control.report(1, a_report(), 0, 0.0)
         control.report(1, a_report(heard=100_000, received=100, lost=99_900), 100_000, 10.0)
-        assert control.rate_bps == RateControl.START_BPS
+        assert control.rate_bps == GIGABIT
 
     def test_the_rate_never_exceeds_the_operators_limit(self) -> None:
         control = RateControl(5e8)
         for step in range(100):
+            control.report(1, a_report(heard=step, received=1 + step), step, step * 0.1)
             control.grow(step * 0.1)
         assert control.rate_bps == 5e8
+
+    def test_the_rate_doubles_only_as_receivers_answer(self) -> None:
+        control = RateControl(0)
+        control.grow(0.0)
+        for step in range(1, 100):
+            control.grow(step * 0.1)
+        assert control.rate_bps == RateControl.START_BPS
+        for step in range(3):
+            control.report(1, a_report(heard=step, received=1 + step), step, 10 + step * 0.1)
+            control.grow(10 + step * 0.1)
+            control.grow(10 + step * 0.1 + 0.05)
+        assert control.rate_bps == RateControl.START_BPS * 8
+
+    def test_who_only_joined_has_not_answered(self) -> None:
+        control = RateControl(0)
+        control.grow(0.0)
+        control.report(1, a_report(), 0, 0.1)
+        control.grow(0.1)
+        assert control.rate_bps == RateControl.START_BPS
