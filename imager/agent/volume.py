@@ -12,6 +12,7 @@ from pathlib import Path
 
 from imager.customise.linux import partition_node
 from imager.disk.devices import NotADisk, inspect, user_of
+from imager.disk.partitions import read_layout
 from imager.errors import TargetError
 from imager.files.wim import make_ntfs_volume
 from imager.programs import run
@@ -54,9 +55,10 @@ def make_volume(disk: Path, firmware: FirmwareKind, say: Callable[[str], None]) 
     uefi = firmware is FirmwareKind.UEFI
     table = _GPT if uefi else _MBR
     run(["sfdisk", "--quiet", "--wipe=always", "--wipe-partitions=always", disk], stdin=table.encode(), timeout_s=60)
-    volume = partition_node(disk, 3 if uefi else 1)
+    parts = {part.number: part for part in read_layout(disk, inspect(disk).size_bytes).partitions}
+    volume = partition_node(disk, parts[3 if uefi else 1])
     if uefi:
-        run(["mkfs.fat", "-F", "32", "-n", "SYSTEM", partition_node(disk, 1)])
+        run(["mkfs.fat", "-F", "32", "-n", "SYSTEM", partition_node(disk, parts[1])])
     make_ntfs_volume(volume, "Windows")
     say(f"{disk}: new {'GPT' if uefi else 'MBR'}, NTFS on {volume}")
     return volume

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,14 +22,22 @@ from imager.customise.identity import (
     build_mark,
     plan_identity,
 )
-from imager.disk.devices import inspect
-from imager.disk.partitions import read_layout
+from imager.disk.devices import find_partition, inspect
+from imager.disk.partitions import Layout, read_layout
 from imager.errors import TargetError
+from imager.image.manifest import Partition
 from imager.programs import run
 from imager.wire.messages import Identity
 
 ROOT_FILESYSTEMS = ("ext2", "ext3", "ext4", "xfs", "btrfs")
+_UNREACHED = ("LVM2_member", "crypto_LUKS", "linux_raid_member", "zfs_member", "bcachefs", "f2fs")
+"""Names of blkid for what may hold a Linux root that we cannot get at."""
+_SUBVOLUMES = ("@", "@rootfs", "root")
+"""Where distributions put the root in btrfs, when the volume does not mount it by default."""
 _LARGEST_TEXT_BYTES = 1 << 20
+
+NOTHING = Identity("", new_machine_id=False, new_host_keys=False)
+"""The identity that leaves a system as its image is."""
 
 Say = Callable[[str], None]
 
@@ -37,18 +45,31 @@ Say = Callable[[str], None]
 def customise_disk(disk: Path, identity: Identity, owner: str, say: Say) -> bool:
     """Give the Linux on `disk` the identity of `owner` (from name_owner).
 
-    False when no partition holds one: another system's disk is left alone. Raises TargetError for a hostname that is
-    none, ToolError when a root file system that is there cannot be mounted or its keys cannot be made.
+    False when there is none, and nothing on the disk that could hold one: another system's disk is left alone.
+    Raises TargetError for a hostname that is none, for a disk that holds Linux in a way that cannot be reached, or
+    when the kernel does not know the disk's partitions; ToolError when a root file system that is there cannot be
+    mounted or its keys cannot be made.
     """
-    for node, filesystem in volumes_of(disk):
-        with mounted(node, filesystem) as root:
-            if not is_linux_root(root):
-                continue
-            say(f"{node}: {filesystem}, {_pretty_name(root)}")
-            for line in customise_root(root, identity, owner):
-                say(line)
-            return True
-    say("no Linux root file system on the disk: its identity stays as it is")
+    if identity == NOTHING:
+        say("no identity was asked for")
+        return False
+    layout = read_layout(disk, inspect(disk).size_bytes)
+    for node, filesystem in volumes_of(disk, layout):
+        for option, places in [("", ()), ("subvolid=5", _SUBVOLUMES)] if filesystem == "btrfs" else [("", ())]:
+            with mounted(node, filesystem, option) as top:
+                root = find_root(top, places)
+                if root is None:
+                    continue
+                say(f"{node}: {filesystem}, {_pretty_name(root)}")
+                for line in customise_root(root, identity, owner):
+                    say(line)
+                return True
+    if held := _linux_of(layout):
+        raise TargetError(
+            f"{disk} holds {held}, but no Linux root file system that can be given an identity: capture the image from "
+            f"a system with its root on a plain partition ({', '.join(ROOT_FILESYSTEMS)}; no LVM, LUKS or RAID)"
+        )
+    say("no Linux on the disk: its identity stays as it is")
     return False
 
 
@@ -63,29 +84,35 @@ def customise_root(root: Path, identity: Identity, owner: str) -> list[str]:
     return [_describe(change) for change in changes] or ["identity: nothing to change"]
 
 
-def volumes_of(disk: Path) -> list[tuple[Path, str]]:
-    """The volumes of `disk` that may hold a Linux root, each with its file system's name."""
-    layout = read_layout(disk, inspect(disk).size_bytes)
+def volumes_of(disk: Path, layout: Layout) -> list[tuple[Path, str]]:
+    """The volumes of `disk` that may hold a Linux root, each with its file system's name. Raises TargetError."""
     if not layout.partitions:
         return [(disk, layout.filesystem)] if layout.filesystem in ROOT_FILESYSTEMS else []
     return [
-        (partition_node(disk, part.number), part.filesystem)
+        (partition_node(disk, part), part.filesystem)
         for part in layout.partitions
         if part.filesystem in ROOT_FILESYSTEMS
     ]
 
 
-def partition_node(disk: Path, number: int) -> Path:
-    """The kernel's name of a partition: sda1, nvme0n1p1."""
-    return Path(f"{disk}{'p' if disk.name[-1:].isdigit() else ''}{number}")
+def partition_node(disk: Path, part: Partition) -> Path:
+    """The kernel's device of a partition. Raises TargetError when it has none at that place of that size."""
+    node = find_partition(disk, part.start_bytes, part.size_bytes)
+    if node is None:
+        raise TargetError(
+            f"the kernel has no device for partition {part.number} of {disk} ({part.size_bytes} bytes at byte "
+            f"{part.start_bytes}): it still knows an older partition table; restart the machine and deploy again"
+        )
+    return node
 
 
 @contextmanager
-def mounted(node: Path, filesystem: str) -> Iterator[Path]:
+def mounted(node: Path, filesystem: str, option: str = "") -> Iterator[Path]:
     """`node` mounted for writing, nothing on it runnable. Flushed and unmounted at the end."""
     directory = Path(tempfile.mkdtemp(prefix="roomcast-root-"))
     try:
-        run(["mount", "-t", filesystem, "-o", "nosuid,nodev,noexec,noatime", node, directory])
+        options = "nosuid,nodev,noexec,noatime" + (f",{option}" if option else "")
+        run(["mount", "-t", filesystem, "-o", options, node, directory])
         try:
             yield directory
         finally:
@@ -93,6 +120,14 @@ def mounted(node: Path, filesystem: str) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # still mounted: never remove what is in it
             directory.rmdir()
+
+
+def find_root(top: Path, places: Sequence[str] = ()) -> Path | None:
+    """The first of `top` and the directories `places` below it that is a Linux root."""
+    for root in [top, *(top / name for name in places if _is_plain_directory(top, name))]:
+        if is_linux_root(root):
+            return root
+    return None
 
 
 def is_linux_root(root: Path) -> bool:
@@ -129,14 +164,26 @@ def apply_change(root: Path, change: Change, hostname: str) -> None:
         case MakeHostKeys(types=types):
             ssh = root / "etc/ssh"
             for old in ssh.glob("ssh_host_*_key*"):
-                old.unlink()
+                if old.is_symlink() or old.is_file():  # a directory is somebody's own, and no key
+                    old.unlink()
             comment = f"root@{hostname}" if hostname else "root@localhost"
             for kind in types:
                 key = ssh / f"ssh_host_{kind}_key"
+                if key.exists() or key.with_name(f"{key.name}.pub").exists():
+                    continue  # what was not a file stays, and in its place there can be no key
                 run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", comment, "-f", key], timeout_s=600)
                 for made, mode in ((key, 0o600), (key.with_name(f"{key.name}.pub"), 0o644)):
                     made.chmod(mode)
                     os.chown(made, 0, 0)
+
+
+def _linux_of(layout: Layout) -> str:
+    """What of `layout` may hold a Linux root, for a person; empty when nothing does."""
+    suspects = (*ROOT_FILESYSTEMS, *_UNREACHED)
+    found = [
+        f"{part.filesystem} in partition {part.number}" for part in layout.partitions if part.filesystem in suspects
+    ]
+    return ", ".join(found) or (layout.filesystem if layout.filesystem in suspects else "")
 
 
 def _make_directory(root: Path, name: str) -> None:

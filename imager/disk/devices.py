@@ -134,12 +134,31 @@ def part_of(source: Path, start_bytes: int, size_bytes: int) -> Iterator[Path]:
     `source` itself when that is all of it; the kernel's node of that partition when there is one; else a loop
     device, which the kernel detaches as soon as its last user is gone, also when this process is killed.
     """
-    node = _partition_node(source, start_bytes, size_bytes)
+    node = find_partition(source, start_bytes, size_bytes)
     if node is not None:
         yield node
         return
     with loop_device(source, start_bytes, size_bytes) as loop:
         yield loop
+
+
+def find_partition(source: Path, start_bytes: int, size_bytes: int) -> Path | None:
+    """The kernel's node of exactly this part of `source`: itself when it is all of it, None when there is none.
+
+    By place and not by name: after a new table was written the kernel may still hold the old one, and then sda2 is
+    where the old partition 2 was.
+    """
+    status = source.stat()
+    if start_bytes == 0 and size_bytes == inspect(source).size_bytes:
+        return source
+    if not stat.S_ISBLK(status.st_mode):
+        return None
+    for part in _sysfs(status.st_rdev).glob("*/partition"):
+        start, size = (int((part.parent / name).read_text()) * 512 for name in ("start", "size"))
+        node = Path("/dev") / part.parent.name.replace("!", "/")
+        if (start, size) == (start_bytes, size_bytes) and node.exists():
+            return node
+    return None
 
 
 @contextmanager
@@ -173,20 +192,6 @@ def _detach(loop: Path) -> None:
     except ToolError:
         if loop.exists() and (Path("/sys/block") / loop.name / "loop").exists():
             raise
-
-
-def _partition_node(source: Path, start_bytes: int, size_bytes: int) -> Path | None:
-    status = source.stat()
-    if start_bytes == 0 and size_bytes == inspect(source).size_bytes:
-        return source
-    if not stat.S_ISBLK(status.st_mode):
-        return None
-    for part in _sysfs(status.st_rdev).glob("*/partition"):
-        start, size = (int((part.parent / name).read_text()) * 512 for name in ("start", "size"))
-        node = Path("/dev") / part.parent.name
-        if (start, size) == (start_bytes, size_bytes) and node.exists():
-            return node
-    return None
 
 
 def _sysfs(rdev: int) -> Path:

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import struct
 import subprocess
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +12,8 @@ from pathlib import Path
 import pytest
 from image_builders import MIB, make_ext4, partition_file
 
-from imager.customise.linux import customise_disk, customise_root, partition_node
+from imager.customise.identity import MakeHostKeys
+from imager.customise.linux import apply_change, customise_disk, customise_root, find_root
 from imager.errors import TargetError
 from imager.wire.messages import Identity
 
@@ -115,9 +118,30 @@ def test_a_directory_that_is_a_link_is_refused(tmp_path: Path) -> None:
     assert snapshot(outside) == before
 
 
-def test_partitions_are_named_as_the_kernel_does() -> None:
-    assert partition_node(Path("/dev/sda"), 2) == Path("/dev/sda2")
-    assert partition_node(Path("/dev/nvme0n1"), 2) == Path("/dev/nvme0n1p2")
+def test_a_directory_that_is_named_like_a_key_stays_and_does_no_harm(tmp_path: Path) -> None:
+    root = a_root(tmp_path)
+    for name in ("ssh_host_old_keys", "ssh_host_rsa_key"):
+        (root / "etc/ssh" / name).mkdir()
+        (root / "etc/ssh" / name / "note").write_text("mine\n")
+    (root / "etc/ssh/ssh_host_dsa_key").symlink_to("/nowhere")
+    apply_change(root, MakeHostKeys(("rsa",)), "pc-01")
+    assert sorted(path.name for path in (root / "etc/ssh").iterdir()) == ["ssh_host_old_keys", "ssh_host_rsa_key"]
+    assert (root / "etc/ssh/ssh_host_rsa_key/note").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize("place", ["", "@", "@rootfs", "root"])
+def test_a_root_is_found_in_the_usual_subvolumes(tmp_path: Path, place: str) -> None:
+    top = tmp_path / "top"
+    for name in ("@home", "root"):  # root: also root's own home directory
+        (top / name).mkdir(parents=True)
+    shutil.copytree(a_root(tmp_path), top / place, symlinks=True, dirs_exist_ok=True)
+    assert find_root(top, ("@", "@rootfs", "root")) == top / place
+
+
+def test_a_subvolume_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top/@").symlink_to(a_root(tmp_path))
+    assert find_root(tmp_path / "top", ("@",)) is None
 
 
 @contextmanager
@@ -145,19 +169,71 @@ def test_the_root_of_a_real_disk_is_found_and_customised(tmp_path: Path) -> None
     with a_loop(image) as disk:
         assert customise_disk(disk, IDENTITY, OWNER, said.append)
         assert customise_disk(disk, IDENTITY, OWNER, said.append)
-        shown = subprocess.run(["debugfs", "-R", "cat /etc/hostname", partition_node(disk, 2)], capture_output=True)
+        shown = subprocess.run(["debugfs", "-R", "cat /etc/hostname", f"{disk}p2"], capture_output=True)
     assert shown.stdout == b"pc-01\n"
     assert "ext4, Debian GNU/Linux 12 (bookworm)" in said[0]
     assert said[-1] == "identity: nothing to change"
 
 
+def a_lvm_label() -> bytes:
+    """The sector by which blkid knows a physical volume of LVM2: label, then CRC-32 with LVM's own start value."""
+    body = (struct.pack("<I8s", 32, b"LVM2 001") + b"A" * 32).ljust(512 - 20, b"\0")
+    checksum = zlib.crc32(body, 0xF597A6CF ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return b"LABELONE" + struct.pack("<QI", 1, checksum) + body
+
+
+def put_bytes(path: Path, offset: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def test_a_disk_without_linux_is_left_alone(tmp_path: Path) -> None:
+    image = partition_file(tmp_path / "disk.img", 96 * MIB, "label: gpt\nsize=16MiB\nsize=64MiB\n")
+    command = ["mkfs.fat", "--offset", str(17 * MIB // 512), image, str(64 << 10)]
+    subprocess.run(command, check=True, capture_output=True)
+    before = image.read_bytes()
+    said: list[str] = []
+    assert not customise_disk(image, IDENTITY, OWNER, said.append)
+    assert said == ["no Linux on the disk: its identity stays as it is"]
+    assert image.read_bytes() == before
+
+
 @pytest.mark.root
 @needs_root
-def test_a_disk_without_linux_is_left_alone(tmp_path: Path) -> None:
+def test_linux_without_a_root_that_can_be_found_fails_clearly(tmp_path: Path) -> None:
     (tmp_path / "tree").mkdir()
     image = partition_file(tmp_path / "disk.img", 96 * MIB, "label: gpt\nsize=16MiB\nsize=64MiB\n")
     make_ext4(image, 17 * MIB, 64 * MIB, tmp_path / "tree")
-    said: list[str] = []
+    with a_loop(image) as disk, pytest.raises(TargetError, match="ext4 in partition 2, but no Linux root"):
+        customise_disk(disk, IDENTITY, OWNER, print)
+
+
+def test_linux_inside_lvm_fails_clearly_when_an_identity_was_asked_for(tmp_path: Path) -> None:
+    image = partition_file(tmp_path / "disk.img", 96 * MIB, "label: dos\nstart=2048,type=8e\n")
+    put_bytes(image, 2049 * 512, a_lvm_label())
+    with pytest.raises(TargetError, match=r"holds LVM2_member in partition 1.*no LVM, LUKS or RAID"):
+        customise_disk(image, IDENTITY, OWNER, print)
+    assert not customise_disk(image, Identity("", new_machine_id=False, new_host_keys=False), OWNER, print)
+
+
+def test_a_whole_disk_in_luks_fails_clearly(tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes((b"LUKS\xba\xbe" + struct.pack(">H", 1)).ljust(MIB, b"\0"))
+    with pytest.raises(TargetError, match="holds crypto_LUKS, but no Linux root"):
+        customise_disk(image, IDENTITY, OWNER, print)
+
+
+@pytest.mark.root
+@needs_root
+def test_a_partition_that_the_kernel_knows_at_its_old_place_is_not_touched(tmp_path: Path) -> None:
+    image = partition_file(tmp_path / "disk.img", 96 * MIB, "label: dos\nstart=1MiB,size=32MiB,type=83\n")
+    make_ext4(image, MIB, 32 * MIB, a_root(tmp_path))
+    make_ext4(image, 40 * MIB, 32 * MIB, tmp_path / "root")
     with a_loop(image) as disk:
-        assert not customise_disk(disk, IDENTITY, OWNER, said.append)
-    assert "no Linux root file system" in said[0]
+        table = b"label: dos\nstart=40MiB,size=32MiB,type=83\n"
+        subprocess.run(["sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", image], input=table, check=True)
+        before = image.read_bytes()
+        with pytest.raises(TargetError, match=r"no device for partition 1 .* restart the machine"):
+            customise_disk(disk, IDENTITY, OWNER, print)
+        assert image.read_bytes() == before
