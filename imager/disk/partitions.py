@@ -34,7 +34,8 @@ class Layout:
 def read_layout(source: Path, source_bytes: int) -> Layout:
     """Read the table of `source`. Raises SourceError when a table is there but makes no sense."""
     whole = probe_filesystem(source, 0, source_bytes)
-    if whole:
+    # the superblock of a former whole-disk file system may outlive the table that replaced it
+    if whole and not has_partition_table(source):
         return Layout("none", (), whole)
     try:
         found = json.loads(run(["sfdisk", "--json", source]))["partitiontable"]
@@ -82,9 +83,9 @@ def probe_filesystem(source: Path, offset: int, size: int) -> str:
 
 
 def has_partition_table(source: Path) -> bool:
-    """Whether blkid sees a partition table on `source`."""
+    """Whether blkid sees a partition table on `source`, of a type that we read."""
     try:
-        return bool(run(["blkid", "-p", "-s", "PTTYPE", "-o", "value", source]).strip())
+        return run(["blkid", "-p", "-s", "PTTYPE", "-o", "value", source]).strip() in ("gpt", "dos")
     except ToolError as error:
         if error.status in (2, 8):
             return False

@@ -19,6 +19,8 @@ from imager.wire.messages import CastAddress
 HASH_BYTES = 32
 _MAX_HEADER_BYTES = 1 << 16
 _TIMEOUT_S = 10
+_MAX_CHUNKS = 1 << 22
+"""4 TiB in chunks of 1 MiB; the hashes of so many are 128 MiB."""
 _CHUNK_BYTES_RANGE = range(1, (1 << 30) + 1)
 
 
@@ -58,6 +60,8 @@ def fetch_catalogue(address: str, port: int) -> tuple[Catalogue, list[bytes]]:
             if catalogue.chunk_bytes not in _CHUNK_BYTES_RANGE or catalogue.file_bytes < 0:
                 raise CastError(f"{address} offers a file of impossible size")
             count = -(-catalogue.file_bytes // catalogue.chunk_bytes)
+            if count > _MAX_CHUNKS:
+                raise CastError(f"{address} offers a file of {count} chunks; at most {_MAX_CHUNKS} can be received")
             data = _read(stream.read, count * HASH_BYTES)
     except MessageError as error:
         raise CastError(f"{address} port {port} is not a sender of a file: {error}") from error

@@ -145,7 +145,9 @@ class GroupReceiver:
         room = len(self._view) - _DATAGRAM_BYTES
         receive_into = self._socket.recv_into
         with contextlib.suppress(BlockingIOError):
-            while end <= room:
+            for _ in range(_READS):  # bounded: foreign datagrams do not advance `end`
+                if end > room:
+                    break
                 got = receive_into(self._view[end : end + _DATAGRAM_BYTES])
                 foreign = got % PACKET_BYTES
                 if foreign or not got:

@@ -96,8 +96,8 @@ class ReceivingLoop:
                 time.sleep(_GATHER_S)
 
     def _read_control(self, now: float) -> None:
-        # ConnectionRefusedError: nobody listens there now; the session's own timeout judges that
-        with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
+        # ICMP errors (nobody listens there now, a firewall says no): the session's own timeout judges them
+        with contextlib.suppress(OSError):
             while True:
                 self._session.receive_datagram(self._control.recv(2048), now)
 

@@ -13,6 +13,7 @@ import queue
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 import asyncio_dgram
@@ -28,12 +29,19 @@ from imager.multicast.sender import SenderSession, SenderSettings
 from imager.transport.caster import Admit, Begin, Remove, SenderCommand, SenderReady, SenderSetup, Stop
 from imager.transport.child import connection_of
 from imager.transport.endpoint import GroupSender, open_control
+from imager.wire.session import Phase
 
 _QUEUE_ENTRIES = 4096
 _SLEEP_OVERSHOOT_S = 60e-6
 """time.sleep takes about so much longer than asked."""
 
-Arrival = tuple[bytes, Address] | SenderCommand
+
+@dataclass(frozen=True, slots=True)
+class _ParentGone:
+    """The other end of the connection was closed without a Stop."""
+
+
+Arrival = tuple[bytes, Address] | SenderCommand | _ParentGone
 _clock = time.monotonic
 
 
@@ -60,12 +68,13 @@ class SendingLoop:
         self._connection = connection
         self._reply = reply
         self._open = True
+        self._abandoned = False
 
     def run(self) -> None:
-        """Until the session is closed; its last event is always sent."""
+        """Until the session is closed or the parent has gone; the last event of a session is always sent."""
         error = ""
         try:
-            while not self._session.closed:
+            while not (self._abandoned or self._session.closed):
                 self._turn()
         except (ImagerError, OSError, ValueError) as failure:
             error = str(failure)
@@ -126,6 +135,9 @@ class SendingLoop:
                 session.remove(receiver, reason, now)
             case Stop():
                 session.stop(now)
+            case _ParentGone():
+                # what was ended before that is still announced
+                self._abandoned = session.phase is not Phase.ENDED
             case (data, source):
                 session.receive_datagram(data, source, now)
 
@@ -133,7 +145,7 @@ class SendingLoop:
         if self._open:
             try:
                 self._connection.send(event)
-            except OSError:  # the parent has gone; the asyncio side ends the session
+            except OSError:  # the parent has gone
                 self._open = False
 
 
@@ -149,29 +161,36 @@ class ReplyCallback:
             asyncio.run_coroutine_threadsafe(self._send(data, target), self._loop)
 
     async def _send(self, data: bytes, target: Address) -> None:
-        with contextlib.suppress(OSError, TransportClosed):
-            await self._stream.send(data, target)
+        # the stream tells the failure of one datagram at the next, which it then does not send
+        for _ in range(2):
+            with contextlib.suppress(OSError, TransportClosed):
+                return await self._stream.send(data, target)
 
 
 async def _read_control(stream: DatagramServer, arrivals: "queue.Queue[Arrival]") -> None:
     while True:
-        data, source = await stream.recv()
+        try:
+            data, source = await stream.recv()
+        except OSError:  # an answer that found no way out, told late: not of this datagram
+            continue
         assert isinstance(source, tuple)  # of an IPv4 socket
         with contextlib.suppress(queue.Full):
             arrivals.put_nowait((data, (source[0], source[1])))
 
 
 def _read_commands(connection: Connection, arrivals: "queue.Queue[Arrival]", loop: asyncio.AbstractEventLoop) -> None:
-    """What the parent says; its end of the connection closed is an order to stop."""
+    """What the parent says. A parent that is gone has ended nothing: its successor may go on with the session, so the
+    sending stops without telling the receivers that it ended.
+    """
     try:
         while connection.poll():
             _put(arrivals, connection.recv())
     except (EOFError, OSError):
         loop.remove_reader(connection.fileno())
-        _put(arrivals, Stop())
+        _put(arrivals, _ParentGone())
 
 
-def _put(arrivals: "queue.Queue[Arrival]", command: SenderCommand) -> None:
+def _put(arrivals: "queue.Queue[Arrival]", command: "SenderCommand | _ParentGone") -> None:
     """A command is not dropped as a datagram is: the sending loop empties the queue within milliseconds."""
     with contextlib.suppress(queue.Full):  # the sending loop has ended
         arrivals.put(command, timeout=5)

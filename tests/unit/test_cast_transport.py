@@ -6,6 +6,7 @@ import pickle
 import random
 import select
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -24,7 +25,7 @@ from imager.transport.file_source import FileChunks
 from imager.transport.interfaces import interface_address
 from imager.transport.receive import MIN_SLOTS, ReceiveProcess
 from imager.wire.messages import CastAddress
-from imager.wire.packets import ByteArray
+from imager.wire.packets import Answer, ByteArray, Join, build_control, parse_ack
 from imager.wire.session import PACKET_BYTES
 
 GROUP = "239.77.99.1"
@@ -105,6 +106,17 @@ class TestEndpoint:
         receiver.close()
         sender.close()
 
+    def test_foreign_datagrams_do_not_hold_a_call_however_many_wait(self) -> None:
+        receiver = GroupReceiver(GROUP, port := a_port(), LOOPBACK, use_gro=False)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(LOOPBACK))
+            for _ in range(1000):
+                sock.sendto(b"x", (GROUP, port))
+        select.select([receiver], [], [], 5)
+        assert len(receiver.receive()) == 0
+        assert 0 < receiver.foreign < 100
+        receiver.close()
+
     def test_an_interface_that_does_not_exist_is_one_clear_line(self) -> None:
         assert interface_address("lo") == LOOPBACK
         with pytest.raises(CastError, match="there is no interface nope0"):
@@ -178,6 +190,22 @@ class TestProcesses:
         events = until_ended(process)
         assert ReceiverJoined(0, LOOPBACK) in events
         assert ReceiverDone(0) in events
+
+    @pytest.mark.root
+    def test_an_answer_that_cannot_be_sent_does_not_make_the_sender_deaf(
+        self, start: Callable[..., CastProcess]
+    ) -> None:
+        process = start(Chunks(CHUNKS))
+        from_nowhere = build_control(Join(SESSION, 9, 1))
+        header = struct.pack(">HHHH", 0, process.control_port, 8 + len(from_nowhere), 0)  # source port 0: no way back
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
+            raw.sendto(header + from_nowhere, (LOOPBACK, 0))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind((LOOPBACK, 0))
+            sock.settimeout(5)
+            for _ in range(3):
+                sock.sendto(build_control(Join(SESSION, 0, 1)), (LOOPBACK, process.control_port))
+                assert parse_ack(sock.recv(2048)).answer is Answer.ACCEPTED
 
     def test_a_chunk_released_as_wrong_comes_again(self, start: Callable[..., CastProcess]) -> None:
         process = start(Chunks(CHUNKS))
@@ -305,8 +333,10 @@ class TestCatalogue:
             (Catalogue("f", 2500, 1000, "00", ADDRESS), [bytes(32)] * 2, "closed the connection in the middle"),
             (Catalogue("f", -1, 1000, "00", ADDRESS), [], "impossible size"),
             (Catalogue("f", 1, 0, "00", ADDRESS), [], "impossible size"),
+            (Catalogue("f", 2**36, 1, "00", ADDRESS), [], "at most 4194304 can be received"),
+            (Catalogue("f", 2**62, 1000, "00", ADDRESS), [], "at most 4194304 can be received"),
         ],
-        ids=["another root", "too few hashes", "negative size", "chunks of nothing"],
+        ids=["another root", "too few hashes", "negative size", "chunks of nothing", "many chunks", "a huge file"],
     )
     def test_what_does_not_agree_is_refused(self, catalogue: Catalogue, hashes: list[bytes], reason: str) -> None:
         server = self.serve(catalogue, hashes)

@@ -8,6 +8,7 @@ from image_builders import MIB, a_tree, make_ext4, partition_file
 from imager.disk.partitions import Layout, has_partition_table, read_layout
 from imager.disk.used_blocks import find_used_blocks, parse_domain_map
 from imager.image.manifest import Extent
+from imager.programs import run
 
 MAP = """# Domain logfile created by unset_name v0.3.23
 # Source: /dev/loop0
@@ -96,3 +97,14 @@ def test_the_links_between_logical_partitions_are_kept(tmp_path: Path) -> None:
     assert all(data[record + 510 : record + 512] == b"\x55\xaa" for record in layout.boot_records)
     used = find_used_blocks(disk, 64 * MIB, 512, layout)
     assert all(covers(used.extents, record, 512) for record in layout.boot_records)
+
+
+def test_a_partition_table_outlives_the_superblock_of_a_former_whole_disk_file_system(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    with disk.open("wb") as file:
+        file.truncate(32 * MIB)
+    run(["mkfs.ext4", "-q", "-F", disk])
+    run(["sfdisk", "-q", disk], stdin=b"label: dos\nstart=4096, size=40960, type=83\n")
+    layout = read_layout(disk, 32 * MIB)
+    assert layout.table == "dos"
+    assert [partition.start_bytes for partition in layout.partitions] == [4096 * 512]
