@@ -19,9 +19,11 @@ from netboot.api.inventory import check_device
 from netboot.api.requests import (
     CaptureRequest,
     DeployRequest,
+    GroupName,
     GroupsRequest,
     ImageName,
     LibraryRequest,
+    MembersRequest,
     RenameRequest,
     RenderRequest,
     VerifyRequest,
@@ -100,6 +102,12 @@ def build_admin_app(
         """Put a machine into groups and take it out of others."""
         machine = await orders.set_groups(name, request.add, request.remove)
         return _tree(await overview.machine(machine.name))
+
+    @app.post("/api/v1/groups/{group}/members", tags=["machines"])
+    async def members(group: GroupName, request: MembersRequest) -> Any:
+        """Put machines into a group or take them out of it, all or none; answers with their groups, by name."""
+        changed = await orders.set_members(group, request.machines, remove=request.remove)
+        return {machine.name: machine.groups for machine in changed}
 
     @app.get("/api/v1/images", tags=["images"])
     async def images() -> Any:
@@ -198,7 +206,7 @@ def build_admin_app(
     @app.get("/api/v1/templates", tags=["templates"])
     async def templates() -> list[str]:
         """Names of the templates that can be rendered."""
-        return list_template_names(renderer)
+        return list_template_names()
 
     @app.post("/api/v1/templates/{name}/render", tags=["templates"])
     async def render(name: Name, request: RenderRequest) -> PlainTextResponse:

@@ -31,6 +31,12 @@ class GroupsRequest(_Request):
     remove: Annotated[list[GroupName], Field(max_length=100)] = []
 
 
+class MembersRequest(_Request):
+    machines: Annotated[list[TargetName], Field(min_length=1, max_length=MOST_TARGETS)]
+    remove: bool = False
+    """Take them out instead."""
+
+
 class DeployRequest(_Request):
     image: ImageName
     version: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None

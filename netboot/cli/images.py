@@ -148,6 +148,11 @@ def open_store(data: Path | None, *, write: bool) -> "ImageStore":
     directory = data_directory(data)
     if write:
         return ImageStore(directory / "images", load_or_create_signing_key(directory / "keys"))
+    if not directory.is_dir():
+        raise ServiceError(
+            f"there is no data directory {directory}: name the right one with --data, or make its first image with "
+            "`roomcast image capture`"
+        )
     public = directory / "keys" / PUBLIC_NAME
     try:
         key = bytes.fromhex(public.read_text()) if public.exists() else None

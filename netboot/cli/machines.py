@@ -8,6 +8,8 @@ from netboot.cli.options import Json, Socket
 
 Machine = Annotated[str, typer.Argument(metavar="MACHINE", help="Its name or a MAC of it.")]
 
+LONGEST_NAME = 63
+
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Machines: list, show, rename, group.")
@@ -74,25 +76,19 @@ def register(app: typer.Typer) -> None:
 
     @group.command(name="group")
     def group_(
-        machine: Machine,
-        add: Annotated[
-            list[str] | None, typer.Option("--add", "-a", metavar="GROUP", help="Put it into a group.")
-        ] = None,
-        remove: Annotated[
-            list[str] | None, typer.Option("--remove", "-r", metavar="GROUP", help="Take it out of a group.")
-        ] = None,
+        room: Annotated[str, typer.Argument(metavar="GROUP", help="A room, a row: a-z, 0-9, dot, dash.")],
+        machines: Annotated[list[str], typer.Argument(metavar="MACHINE...", help="Their names or a MAC of each.")],
+        remove: Annotated[bool, typer.Option("--remove", "-r", help="Take them out of it instead.")] = False,
         socket: Socket = None,
     ) -> None:
-        """Put a machine into groups (a room, a row), or take it out of them. Every machine is in the group `all`."""
+        """Put machines into a group, all of them or none. Every machine is in the group `all`."""
         from netboot.cli.client import ApplianceClient
-        from netboot.errors import UserError
 
-        if not add and not remove:
-            raise UserError("name a group with --add or --remove")
         with ApplianceClient(socket) as appliance:
-            body = {"add": add or [], "remove": remove or []}
-            changed = appliance.post(f"/api/v1/machines/{_quoted(machine)}/groups", body)
-        typer.echo(f"{changed['name']}: {', '.join(changed['groups']) or 'in no group'}")
+            body = {"machines": machines, "remove": remove}
+            changed = appliance.post(f"/api/v1/groups/{_quoted(room)}/members", body)
+        for name, groups in changed.items():
+            typer.echo(f"{name}: {', '.join(groups) or 'in no group'}")
 
 
 def state_of(machine: dict[str, Any]) -> str:
@@ -109,8 +105,13 @@ def state_of(machine: dict[str, Any]) -> str:
 
 
 def _quoted(name: str) -> str:
+    """A name as a part of a path. Raises UserError for what no path can carry: nothing has such a name."""
     from urllib.parse import quote
 
+    from netboot.errors import UserError
+
+    if not name or "/" in name or name in (".", "..") or len(name) > LONGEST_NAME:
+        raise UserError(f"{name!r} is no name of a machine or group: see `roomcast machine list`")
     return quote(name, safe="")
 
 

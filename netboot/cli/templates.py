@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
         from urllib.parse import quote
 
         from netboot.cli.client import ApplianceClient
+        from netboot.deployment.templates import check_template_name
 
+        check_template_name(name)
         with ApplianceClient(socket) as appliance:
             text = appliance.post_for_text(f"/api/v1/templates/{quote(name, safe='')}/render", {"machine": machine})
         typer.echo(text, nl=not text.endswith("\n"))

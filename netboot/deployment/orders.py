@@ -134,6 +134,12 @@ class Orders:
         self._changes.tell()
         return changed
 
+    async def set_members(self, group: str, machines: Sequence[str], *, remove: bool) -> list[Machine]:
+        """Put machines into a group or take them out of it, all or none."""
+        changed = await self._database.run(self._machines.set_members, group, machines, remove=remove)
+        self._changes.tell()
+        return changed
+
     async def cancel_task(self, task_id: int) -> TaskRecord:
         """End a task that is pending or running. Raises ConflictError when it has ended."""
         task = await self._database.run(self._sessions.task, task_id)

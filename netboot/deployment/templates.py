@@ -9,13 +9,18 @@ RENDERED = ("unattend",)
 """What an administrator may ask to see for a machine."""
 
 
-def list_template_names(renderer: Renderer) -> list[str]:
-    """Short names that render, then the files of all templates."""
-    return [*RENDERED, *(info.name for info in renderer.list_templates())]
+def list_template_names() -> list[str]:
+    """Names that `render_for_machine` takes."""
+    return list(RENDERED)
+
+
+def check_template_name(template: str) -> None:
+    """Raises UnknownError that names what can be rendered."""
+    if template not in RENDERED:
+        raise UnknownError(f"no template {template[:80]} for a machine; there is: {', '.join(RENDERED)}")
 
 
 def render_for_machine(renderer: Renderer, template: str, machine: str, firmware: FirmwareKind) -> str:
     """The text of a template for one machine. Raises UnknownError, TemplateError or UserError."""
-    if template not in RENDERED:
-        raise UnknownError(f"no template {template} for a machine; there is: {', '.join(RENDERED)}")
+    check_template_name(template)
     return render_unattend(UnattendMachine(machine, firmware), renderer=renderer)

@@ -106,22 +106,41 @@ class MachineRepository:
         with self._database.transaction() as session:
             row = _find(session, name_or_mac)
             for name in add:
-                if name == EVERY_MACHINE:
-                    raise UserError(f"{EVERY_MACHINE} means every machine: it has no members of its own")
-                if session.scalar(select(MachineRow).where(MachineRow.name == name)):
-                    raise ConflictError(f"{name} is the name of a machine: take another one for the group")
-                group = session.scalar(select(GroupRow).where(GroupRow.name == name)) or GroupRow(name=name)
-                if group not in row.groups:
-                    row.groups.append(group)
+                _put_in(session, name, [row])
             for name in remove:
-                left = [group for group in row.groups if group.name == name]
-                if not left:
-                    raise UserError(f"{row.name} is not in group {name}")
-                row.groups.remove(left[0])
+                _take_out(session, name, [row])
             session.flush()
-            session.execute(delete(GroupRow).where(GroupRow.id.not_in(select(MembershipRow.group_id))))
+            _drop_empty_groups(session)
             session.refresh(row)
             return _machine(row)
+
+    def set_members(self, group: str, names: Sequence[str], *, remove: bool) -> list[Machine]:
+        """Put machines, by name or MAC, into a group or take them out of it: all of them or, with an error, none.
+
+        Who is in it already stays; who is not in it cannot be taken out. Raises UnknownError that lists every name
+        that means none.
+        """
+        with self._database.transaction() as session:
+            rows: dict[int, MachineRow] = {}
+            unknown: list[str] = []
+            for name in names:
+                try:
+                    row = _find(session, name)
+                except UnknownError:
+                    unknown.append(name)
+                else:
+                    rows[row.id] = row
+            if unknown:
+                raise UnknownError(f"no machine {', '.join(unknown)}: see `roomcast machine list`")
+            if remove:
+                _take_out(session, group, list(rows.values()))
+            else:
+                _put_in(session, group, list(rows.values()))
+            session.flush()
+            _drop_empty_groups(session)
+            for row in rows.values():
+                session.refresh(row, ["groups"])
+            return sorted((_machine(row) for row in rows.values()), key=lambda machine: machine.name)
 
     def resolve(self, names: Sequence[str]) -> list[Machine]:
         """The machines that these names, MACs and groups mean, each once, by name.
@@ -184,6 +203,29 @@ def _find(session: Session, name_or_mac: str) -> MachineRow:
     if row is None:
         raise UnknownError(f"no machine {name_or_mac}: see `roomcast machine list`")
     return row
+
+
+def _put_in(session: Session, name: str, rows: Sequence[MachineRow]) -> None:
+    if name == EVERY_MACHINE:
+        raise UserError(f"{EVERY_MACHINE} means every machine: it has no members of its own")
+    if session.scalar(select(MachineRow).where(MachineRow.name == name)):
+        raise ConflictError(f"{name} is the name of a machine: take another one for the group")
+    group = session.scalar(select(GroupRow).where(GroupRow.name == name)) or GroupRow(name=name)
+    for row in rows:
+        if group not in row.groups:
+            row.groups.append(group)
+
+
+def _take_out(session: Session, name: str, rows: Sequence[MachineRow]) -> None:
+    left = [row.name for row in rows if name not in [group.name for group in row.groups]]
+    if left:
+        raise UserError(f"{', '.join(left)} {'is' if len(left) == 1 else 'are'} not in group {name}")
+    for row in rows:
+        row.groups.remove(next(group for group in row.groups if group.name == name))
+
+
+def _drop_empty_groups(session: Session) -> None:
+    session.execute(delete(GroupRow).where(GroupRow.id.not_in(select(MembershipRow.group_id))))
 
 
 def _members(session: Session, name: str) -> Sequence[MachineRow]:

@@ -94,6 +94,56 @@ def test_machine_is_renamed_and_grouped(tmp_path: Path) -> None:
     run(story())
 
 
+def test_whole_room_is_grouped_in_one_request_or_not_at_all(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            macs = [f"52:54:00:00:00:{number:02x}" for number in range(1, 4)]
+            names = [(await bench.register(an_inventory(mac)))[0].name for mac in macs]
+            path = "/api/v1/groups/room-101/members"
+            wrong = await bench.admin.post(path, json={"machines": [names[0], "nosuch", "nor-this"]})
+            assert wrong.status_code == 404 and "no machine nosuch, nor-this" in wrong.json()["detail"]
+            assert (await bench.admin.get(f"/api/v1/machines/{names[0]}")).json()["groups"] == []
+            answer = await bench.admin.post(path, json={"machines": [*names[:2], macs[2], names[0]]})
+            assert answer.json() == {name: ["room-101"] for name in names}
+            again = await bench.admin.post(path, json={"machines": names})
+            assert again.json() == answer.json()
+            out = await bench.admin.post(path, json={"machines": names[:2], "remove": True})
+            assert out.json() == {name: [] for name in names[:2]}
+            gone = await bench.admin.post(path, json={"machines": names, "remove": True})
+            assert gone.status_code == 400
+            assert gone.json()["detail"] == f"{names[0]}, {names[1]} are not in group room-101"
+            last = await bench.admin.post(path, json={"machines": names[2:], "remove": True})
+            assert last.json() == {names[2]: []}
+            deployed = await bench.admin.post("/api/v1/deploy", json={"image": "golden", "to": ["room-101"]})
+            assert deployed.status_code == 404
+
+    run(story())
+
+
+def test_group_of_every_machine_and_names_of_machines_are_refused_as_groups(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, _ = await bench.register(an_inventory())
+            for name, status in (("all", 400), (registration.name, 409), ("Room", 422), ("a b", 422)):
+                body = {"machines": [registration.name]}
+                assert (await bench.admin.post(f"/api/v1/groups/{name}/members", json=body)).status_code == status, name
+
+    run(story())
+
+
+def test_every_listed_template_renders(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, _ = await bench.register(an_inventory())
+            names = (await bench.admin.get("/api/v1/templates")).json()
+            assert "unattend" in names
+            for name in names:
+                answer = await bench.admin.post(f"/api/v1/templates/{name}/render", json={"machine": registration.name})
+                assert answer.status_code == 200, name
+
+    run(story())
+
+
 def test_event_stream_tells_every_change_and_ends_with_the_session(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:

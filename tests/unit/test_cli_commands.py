@@ -70,6 +70,16 @@ def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
         (("image", "capture", "/nosuch", "--name", "x"), 2, "/nosuch"),
         (("image", "capture", "/etc/hostname", "--name", "Not A Name"), 2, "image name"),
         (("image", "import", "/etc/hostname", "--name", "x"), 2, "is not a WIM"),
+        (("image", "list", "--data", "/nosuch/data"), 1, "there is no data directory /nosuch/data: name the right one"),
+        (("machine", "show", "a/b"), 2, "'a/b' is no name of a machine or group: see `roomcast machine list`"),
+        (("machine", "show", "x" * 70), 2, "see `roomcast machine list`"),
+        (("machine", "show", ".."), 2, "see `roomcast machine list`"),
+        (
+            ("template", "render", "nosuch", "--machine", "pc"),
+            2,
+            "no template nosuch for a machine; there is: unattend",
+        ),
+        (("template", "render", "grub/agent.cfg.j2", "--machine", "pc"), 2, "there is: unattend"),
         (("serve",), 2, "interface: missing"),
         (("serve", "--interface", "lo", "--mode", "relay", "--http-port", "0"), 2, "mode: 'relay'"),
         (("serve", "--interface", "nosuch0"), 1, "no interface nosuch0"),
@@ -78,6 +88,7 @@ def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
 def test_error_is_one_line_that_says_what_to_do(
     tmp_path: Path, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
+    (tmp_path / "data").mkdir()
     done = roomcast(tmp_path, *arguments)
     assert done.returncode == code, done.stderr
     (line,) = done.stderr.strip().splitlines()
@@ -89,6 +100,7 @@ def test_error_is_one_line_that_says_what_to_do(
     "arguments",
     [
         ("deploy", "golden"),
+        ("machine", "group", "room-101"),
         ("deploy", "golden:x", "--to", "all"),
         ("deploy", "golden", "--to", "all", "--max-bitrate", "fast"),
         ("deploy", "golden", "--to", "all", "--max-wait", "-1"),
