@@ -19,6 +19,8 @@ MOST_NICS = 64
 MOST_DISKS = 512
 MOST_PHASES = 64
 LARGEST_COUNT = 2**62
+SLOWEST_BYTES_S = 1.0
+"""A lower rate is none: what is left would take longer than any clock can tell."""
 
 MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -56,7 +58,8 @@ def check_progress(progress: Progress) -> Progress:
     for field in ("done_bytes", "total_bytes", "chunks_done", "chunks_total"):
         _count(getattr(progress, field), field)
     _seconds(progress.rate_bytes_s, "rate_bytes_s")
-    return replace(progress, step=clean(progress.step, 64))
+    rate = progress.rate_bytes_s if progress.rate_bytes_s >= SLOWEST_BYTES_S else 0.0
+    return replace(progress, step=clean(progress.step, 64), rate_bytes_s=rate)
 
 
 def check_result(result: TaskResult) -> TaskResult:

@@ -2,7 +2,10 @@
 
 import time
 
-_UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
+_UNITS = ("B", "KB", "MB", "GB", "TB", "PB", "EB")
+
+LONGEST_S = 1000 * 3600.0
+"""A duration from here on is told as such: what has a left time like that is not going on."""
 
 
 def size(count: float) -> str:
@@ -25,9 +28,11 @@ def megabits(bytes_per_s: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """4.2 s, 3:07, 1:02:33."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
+    """4.2 s, 3:07, 1:02:33; never an error, whatever the number."""
+    if not seconds < LONGEST_S:
+        return "over 1000 h"
+    if seconds < 59.95:
+        return f"{max(0.0, seconds):.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from deployment_builders import a_bench, an_inventory, done, failed
 
 from imager.wire.messages import Progress, Task, decode, encode
-from netboot.ui.pages import build_environment
-from netboot.ui.words import duration, size
+from netboot.cli.output import bytes_text, duration_text, rate_text
+from netboot.ui.pages import build_environment, build_pages_app
+from netboot.ui.words import duration, megabits, memory, size
 
 A = b"a" * 4096
 PAGES = ("/", "/machines", "/images", "/sessions", "/sessions/1")
@@ -128,31 +130,87 @@ def test_unknown_page_is_a_page_too(tmp_path: Path) -> None:
     run(story())
 
 
+class Stream:
+    """A client of one stream of server-sent events that sees each as it is sent; httpx's own waits for the last."""
+
+    def __init__(self, app: Any, path: str) -> None:
+        self._scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": [(b"host", b"appliance")],
+            "client": ("127.0.0.1", 40000),
+            "server": ("appliance", 80),
+        }
+        self._app = app
+        self._parts: asyncio.Queue[str] = asyncio.Queue()
+        self.headers: dict[bytes, bytes] = {}
+
+    async def run(self) -> None:
+        """Until the appliance ends it."""
+        await self._app(self._scope, self._receive, self._send)
+
+    async def part(self) -> str:
+        async with asyncio.timeout(30):
+            return await self._parts.get()
+
+    async def _receive(self) -> Any:
+        await asyncio.Event().wait()  # a client that stays
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.headers = dict(message["headers"])
+        for line in message.get("body", b"").decode().splitlines():
+            if line.startswith("data: "):
+                self._parts.put_nowait(json.loads(line[6:]))
+
+
 def test_live_part_is_told_when_it_changes(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
-            parts: list[str] = []
-            first = asyncio.Event()
-
-            async def watch() -> None:
-                # The stream ends when the appliance shuts down.
-                async with bench.pages.stream("GET", "/live/machines") as response:
-                    assert response.headers["content-type"].startswith("text/event-stream")
-                    async for line in response.aiter_lines():
-                        if line.startswith("data: "):
-                            parts.append(json.loads(line[6:]))
-
-            watching = asyncio.create_task(watch())
-            asyncio.get_running_loop().call_later(0.2, first.set)
-            await first.wait()
+            stream = Stream(build_pages_app(bench.appliance.overview, bench.appliance.changes), "/live/machines")
+            watching = asyncio.create_task(stream.run())
+            assert "No machine has registered" in await stream.part()
+            assert stream.headers[b"content-type"].startswith(b"text/event-stream")
             registration, _ = await bench.register(an_inventory())
-            await asyncio.sleep(0.8)
-            bench.appliance.changes.stop()
-            await asyncio.wait_for(watching, 10)
-            assert "No machine has registered" in parts[0]
-            assert registration.name in parts[-1]
+            assert registration.name in await stream.part()
+            bench.appliance.changes.stop()  # the stream ends when the appliance shuts down
+            await asyncio.wait_for(watching, 30)
 
     run(story())
+
+
+SLOW = (0.0, 5e-324, 1e-300, 0.5, 1.0, 1e15)
+
+
+@pytest.mark.parametrize("rate", SLOW)
+def test_every_rate_and_size_that_is_taken_is_shown(tmp_path: Path, rate: float) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            bench.keep_image("golden", A)
+            registration, client = await bench.register(an_inventory(memory_bytes=2**62, boot_s=1e15))
+            session = await bench.deploy("golden", registration.name)
+            task = decode(Task, (await client.get("/agent/v1/task")).content)
+            progress = Progress("scan", 1, 2**62, rate, 1, 2**62)
+            answer = await client.post(f"/agent/v1/tasks/{task.id}/progress", content=encode(progress))
+            assert answer.is_success
+            for path in PAGES:
+                assert (await bench.pages.get(path)).status_code == 200, path
+            told = (await bench.admin.get(f"/api/v1/sessions/{session['id']}")).json()["tasks"][0]["progress"]
+            assert told["rate_bytes_s"] == (rate if rate >= 1 else 0)
+
+    run(story())
+
+
+@pytest.mark.parametrize("number", [0.0, 5e-324, 59.96, 3.6e6, 1e15, 2.0**62, 1e308, float("inf"), float("nan")])
+@pytest.mark.parametrize("word", [duration, duration_text, size, bytes_text, megabits, rate_text, memory])
+def test_words_are_short_for_any_number(word: Callable[[float], str], number: float) -> None:
+    assert len(word(number)) < (30 if number < 1e16 else 450)
 
 
 def test_templates_escape_and_are_strict() -> None:
