@@ -16,7 +16,7 @@ from imager.agent.client import ApplianceClient
 from imager.agent.console import Console
 from imager.agent.main import Agent, describe_machine, parse_arguments
 from imager.agent.panel import PanelState
-from imager.errors import ApplianceError
+from imager.errors import ApplianceError, CastError
 from imager.wire.messages import After, CaptureTask, DeployTask, Disk, Task, TaskKind
 
 
@@ -94,6 +94,50 @@ def test_a_failed_task_is_reported_with_its_log_and_the_next_one_is_done(
     assert "/dev/sdz is not a disk of this machine" in failed.error
     assert any("failed: target /dev/sdz" in line for line in failed.log)
     assert (failed.ok, done.ok, left.how) == (False, True, ["power off"])
+
+
+def test_a_cast_that_ends_early_goes_on_with_the_senders_successor(
+    agent: Agent, appliance: Appliance, left: Left, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addresses: list[str] = []
+
+    def receive(task: CaptureTask, context: agent_main.TaskContext) -> None:
+        addresses.append(task.source)
+        if len(addresses) < 3:
+            raise CastError("the sender ended the session before all was received")
+
+    monkeypatch.setattr("imager.agent.capture.run_capture", receive)
+    for device in ("sender-1", "sender-2", "sender-3"):
+        appliance.tasks.put(Task(6, TaskKind.CAPTURE, capture=CaptureTask("golden", device, After.REBOOT)))
+    agent.run_once()
+    assert addresses == ["sender-1", "sender-2", "sender-3"]
+    assert [result.ok for result in appliance.results] == [True]
+
+
+def test_a_cast_that_always_ends_early_is_a_failure_in_the_end(
+    agent: Agent, appliance: Appliance, left: Left, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def receive(task: CaptureTask, context: agent_main.TaskContext) -> None:
+        raise CastError("nothing more came from the sender")
+
+    monkeypatch.setattr("imager.agent.capture.run_capture", receive)
+    for _ in range(agent_main.MOST_CASTS + 1):
+        appliance.tasks.put(Task(6, TaskKind.CAPTURE, capture=CaptureTask("golden", "", After.REBOOT)))
+    agent.run_once()
+    assert [result.error for result in appliance.results] == ["nothing more came from the sender"]
+    assert appliance.tasks.qsize() == 1
+
+
+def test_a_cast_of_a_task_that_was_ended_meanwhile_is_not_reported(
+    agent: Agent, appliance: Appliance, left: Left, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def receive(task: CaptureTask, context: agent_main.TaskContext) -> None:
+        raise CastError("the sender ended the session before all was received")
+
+    monkeypatch.setattr("imager.agent.capture.run_capture", receive)
+    appliance.tasks.put(Task(6, TaskKind.CAPTURE, capture=CaptureTask("golden", "", After.REBOOT)))
+    agent.run_once()
+    assert (appliance.results, left.how) == ([], [])
 
 
 def test_a_fault_of_the_agents_own_is_told_with_its_traceback(

@@ -25,8 +25,8 @@ from imager.transport.file_source import FileChunks
 from imager.transport.interfaces import interface_address
 from imager.transport.receive import MIN_SLOTS, ReceiveProcess
 from imager.wire.messages import CastAddress
-from imager.wire.packets import Answer, ByteArray, Join, build_control, parse_ack
-from imager.wire.session import PACKET_BYTES
+from imager.wire.packets import Answer, ByteArray, Join, build_control, parse_ack, parse_beacon
+from imager.wire.session import PACKET_BYTES, Phase
 
 GROUP = "239.77.99.1"
 LOOPBACK = "127.0.0.1"
@@ -311,6 +311,37 @@ class TestProcesses:
             running.kill()
             for descriptor in watched:
                 assert select.select([descriptor], [], [], 10)[0], "a child outlived its program"
+
+    def test_a_sender_whose_program_was_killed_does_not_tell_its_receivers_that_the_session_ended(self) -> None:
+        port = a_port()
+        program = (
+            "import sys; sys.path.insert(0, 'tests/unit')\n"
+            "from test_cast_transport import *\n"
+            f"address = SenderAddress(SESSION, GROUP, {port}, LOOPBACK)\n"
+            "process = CastProcess(Chunks(CHUNKS), address, SenderOptions(ttl=0), (0, 1))\n"
+            "process.start()\n"
+            "print(process._child.process.pid, flush=True)\n"
+            "sys.stdin.read()\n"
+            "if sys.argv[1:]: process.stop()\n"
+        )
+        for how, ended in ((["stop"], True), ([], False)):
+            group = GroupReceiver(GROUP, port, LOOPBACK)
+            with subprocess.Popen(
+                [sys.executable, "-c", program, *how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ) as running:
+                assert running.stdout is not None and running.stdin is not None
+                watched = os.pidfd_open(int(running.stdout.readline()))
+                if how:
+                    running.stdin.close()
+                else:
+                    running.kill()
+                assert select.select([watched], [], [], 10)[0]
+            phases = set()
+            while select.select([group], [], [], 0.2)[0]:
+                phases |= {parse_beacon(packet.tobytes()).phase for packet in group.receive()}
+            group.close()
+            assert Phase.WAITING in phases
+            assert (Phase.ENDED in phases) is ended
 
 
 class TestCatalogue:
