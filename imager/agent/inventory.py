@@ -58,8 +58,13 @@ def read_inventory(agent_version: str, link: Link, root: Path = Path("/")) -> In
 
 
 def read_disks(root: Path = Path("/")) -> tuple[Disk, ...]:
-    """The disks of this machine by name; no partitions, optical drives, loop devices or empty card readers."""
-    found = (_disk(path) for path in sorted((root / "sys/block").glob("*")) if not _NOT_DISKS.match(path.name))
+    """The disks of this machine by name; no partitions, optical drives, loop devices or empty card readers.
+
+    A hidden one (a single path to an NVMe namespace that has several) has no device to open; the namespace itself is
+    there beside it.
+    """
+    paths = [path for path in sorted((root / "sys/block").glob("*")) if not _NOT_DISKS.match(path.name)]
+    found = (_disk(path) for path in paths if _number(path / "hidden") != 1)
     return tuple(disk for disk in found if disk.size_bytes > 0)
 
 
@@ -72,13 +77,20 @@ def read_nics(root: Path = Path("/")) -> tuple[Nic, ...]:
 def choose_disk(named: str, disks: Sequence[Disk], *, role: str = "target") -> Disk:
     """The disk called `named`, or when that is empty the only disk that is not removable.
 
-    Raises TargetError that lists the disks when there is no such disk, or no single one.
+    Raises TargetError that lists the disks when there is no such disk, or no single one; and for a removable target:
+    it may be what somebody left in the machine, and its name may be another disk's at the next start.
     """
     listed = ", ".join(f"{disk.device} ({describe_size(disk.size_bytes)}, {disk.bus})" for disk in disks) or "none"
     if named:
         for disk in disks:
-            if disk.device == named:
-                return disk
+            if disk.device != named:
+                continue
+            if disk.removable and role == "target":
+                raise TargetError(
+                    f"target {named} is removable ({disk.bus}) and is not written: name a fixed disk of this machine "
+                    f"(its disks: {listed})"
+                )
+            return disk
         raise TargetError(f"{role} {named} is not a disk of this machine; its disks: {listed}")
     fixed = [disk for disk in disks if not disk.removable]
     if len(fixed) == 1:

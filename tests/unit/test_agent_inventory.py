@@ -92,6 +92,12 @@ def test_what_is_no_disk_to_image_is_left_out(tmp_path: Path) -> None:
     assert [disk.device for disk in read_disks(tmp_path)] == ["/dev/mmcblk0"]
 
 
+def test_a_single_path_of_an_nvme_disk_with_several_is_left_out(tmp_path: Path) -> None:
+    put_disk(tmp_path, "nvme0n1", "virtual/nvme-subsystem/nvme-subsys0", 3000, hidden="0")
+    put_disk(tmp_path, "nvme0c0n1", "pci/nvme/nvme0", 3000, hidden="1")
+    assert [disk.device for disk in read_disks(tmp_path)] == ["/dev/nvme0n1"]
+
+
 def test_network_cards_have_a_device_behind_them(tmp_path: Path) -> None:
     put(tmp_path, "sys/class/net/eth0/address", "52:54:00:AA:00:01\n")
     put(tmp_path, "sys/class/net/eth0/speed", "-1\n")
@@ -106,6 +112,13 @@ def test_network_cards_have_a_device_behind_them(tmp_path: Path) -> None:
 def test_the_only_fixed_disk_is_the_target() -> None:
     stick = a_disk("/dev/sda", removable=True, bus="usb")
     assert choose_disk("", [stick, a_disk("/dev/sdb")]).device == "/dev/sdb"
+
+
+def test_a_removable_target_is_refused_by_its_name_too_but_may_be_a_source() -> None:
+    disks = [a_disk("/dev/sda", removable=True, bus="usb"), a_disk("/dev/sdb")]
+    with pytest.raises(TargetError, match=r"target /dev/sda is removable \(usb\) and is not written"):
+        choose_disk("/dev/sda", disks)
+    assert choose_disk("/dev/sda", disks, role="source").bus == "usb"
 
 
 def test_a_named_disk_is_taken_when_it_is_there() -> None:
