@@ -79,10 +79,15 @@ def _deploy_sectors(
     task: DeployTask, context: TaskContext, manifest: Manifest, disk: Disk, spare: _SpareReceiver
 ) -> Proof:
     meter = context.meter
+
+    def scanned(done: int, total: int) -> None:
+        context.check_wanted()
+        meter.set_done(done, total)
+
     with DiskTarget(Path(disk.device), manifest) as target:
         target.check_target()
         meter.begin("scan", manifest.used_bytes)
-        lacking = target.scan(meter.set_done)
+        lacking = target.scan(scanned)
         counters = _receive(task, context, manifest, target, lacking, spare)
         meter.begin("verify")
         target.finish()
@@ -97,7 +102,7 @@ def _deploy_file(
 ) -> Proof:
     """The file is received whole and proven before the disk is touched; then the disk gets a table and a volume."""
     check_volume_target(Path(disk.device), int(manifest.facts.get("wim.1.bytes", "0")))
-    with scratch_file(manifest.source_bytes) as path, FileTarget(path, manifest) as target:
+    with scratch_file(manifest.source_bytes, _ring_bytes()) as path, FileTarget(path, manifest) as target:
         lacking = target.scan()
         counters = _receive(task, context, manifest, target, lacking, spare)
         context.meter.begin("verify")

@@ -1,5 +1,7 @@
 """Whole deployments onto a file that stands for a disk: real HTTP, a real cast on loopback, a real store."""
 
+import os
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,11 +9,12 @@ from pathlib import Path
 import pytest
 from agent_appliance import Appliance
 from agent_builders import a_machine, a_session, an_image
-from image_builders import MIB
+from image_builders import MIB, a_store, has_programs, make_ext4
 
 from imager.agent.client import TaskGone
 from imager.agent.deploy import run_deploy
 from imager.errors import ManifestError, TargetError
+from imager.image.capture import capture_image
 from imager.image.plan import parse_bitmap
 from imager.wire.messages import Identity
 
@@ -117,6 +120,16 @@ def test_a_hostname_that_is_none_is_found_before_anything_is_sent(tmp_path: Path
     assert appliance.ready == []
 
 
+def test_a_task_that_was_ended_stops_while_the_disk_is_looked_at(tmp_path: Path, appliance: Appliance) -> None:
+    store, manifest, _ = an_image(tmp_path)
+    machine = a_machine(tmp_path, appliance)
+    machine.context.gone.set()
+    with a_session(appliance, store, manifest) as task, pytest.raises(TaskGone):
+        run_deploy(task, machine.context)
+    progress = machine.context.meter.snapshot()
+    assert (progress.step, progress.done_bytes) == ("scan", 0)
+
+
 def test_a_task_that_was_ended_stops_before_the_disk_is_written(tmp_path: Path, appliance: Appliance) -> None:
     store, manifest, _ = an_image(tmp_path)
     machine = a_machine(tmp_path, appliance)
@@ -124,3 +137,33 @@ def test_a_task_that_was_ended_stops_before_the_disk_is_written(tmp_path: Path, 
     with a_session(appliance, store, manifest) as task, pytest.raises(TaskGone):
         run_deploy(task, machine.context)
     assert machine.disk.read_bytes() == bytes(6 * MIB)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0 or not has_programs("ssh-keygen"), reason="mounts a disk, makes keys")
+def test_an_image_of_a_deployed_machine_gives_the_next_one_an_identity_of_its_own(
+    tmp_path: Path, appliance: Appliance
+) -> None:
+    tree = tmp_path / "root"
+    for name in ("etc/ssh", "usr/lib", "var/lib"):
+        (tree / name).mkdir(parents=True)
+    (tree / "usr/lib/os-release").write_text("ID=debian\n")
+    (tree / "etc/ssh/sshd_config").touch()
+    golden = tmp_path / "golden.img"
+    golden.touch()
+    os.truncate(golden, 32 * MIB)
+    make_ext4(golden, 0, 32 * MIB, tree)
+    store = a_store(tmp_path)
+    shown = []
+    for number in (1, 2):
+        manifest = capture_image(store, golden, "golden")
+        (tmp_path / str(number)).mkdir()
+        machine = a_machine(tmp_path / str(number), appliance, disk_bytes=32 * MIB)
+        context = replace(machine.context, system_uuid=f"uuid-{number}")
+        with a_session(appliance, store, manifest) as task:
+            run_deploy(task, context)
+        golden = machine.disk  # the next image is captured from this machine
+        for file in ("/etc/machine-id", "/etc/ssh/ssh_host_ed25519_key.pub"):
+            command = ["debugfs", "-R", f"cat {file}", golden]
+            shown.append(subprocess.run(command, check=True, capture_output=True).stdout)
+    assert all(shown) and len(set(shown)) == 4
