@@ -4,7 +4,9 @@ Plan first (`plan_capture`: is it free, how is it divided, what is in use), then
 threads read, hash and compress; chunks come out in order of their windows. `capture_image` does both into a store.
 """
 
+import errno
 import os
+import stat
 import threading
 import time
 from collections import deque
@@ -110,11 +112,17 @@ def read_chunks(
     level: int = DEFAULT_LEVEL,
     is_known: IsKnown | None = None,
 ) -> Iterator[tuple[Chunk, bytes]]:
-    """The chunks of any readable file or device for known used extents. As capture_source."""
+    """The chunks of any readable file or device for known used extents. As capture_source.
+
+    A device is opened for this process alone: while it is read, nobody can mount it. SourceError when somebody has it.
+    """
     total, done = total_bytes(extents), 0
     try:
-        descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        alone = os.O_EXCL if stat.S_ISBLK(source.stat().st_mode) else 0  # open(2): of a file it says nothing
+        descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC | alone)
     except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise SourceError(f"{source} is in use; unmount it, so that the image is of one moment") from error
         raise SourceError(f"{source} cannot be opened: {error.strerror}") from error
     own = threading.local()
 

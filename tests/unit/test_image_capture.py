@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from image_builders import MIB, a_store, a_tree, make_ext4, partition_file, random_bytes
 
+from imager.disk.devices import user_of
 from imager.errors import DiskError, ManifestError, SourceError, UnknownImage
 from imager.image import capture
 from imager.image.capture import capture_image, capture_source, plan_capture, read_chunks
@@ -160,6 +161,24 @@ def test_a_mounted_source_is_refused_and_named(tmp_path: Path) -> None:
     finally:
         subprocess.run(["umount", tmp_path / "mnt"], check=True)
     assert plan_capture(volume).used_bytes > 0
+
+
+@pytest.mark.root
+def test_a_disk_is_read_alone(tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(random_bytes(4 * MIB, 4))
+    command = ["losetup", "--find", "--show", image]
+    device = Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
+    try:
+        chunks = read_chunks(device, (Extent(0, 4 * MIB),))
+        next(chunks)
+        with pytest.raises(SourceError, match="in use"):
+            next(read_chunks(device, (Extent(0, 4 * MIB),)))
+        assert user_of(device) is not None
+        chunks.close()  # type: ignore[attr-defined]
+        assert user_of(device) is None
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
 
 
 @pytest.mark.root
