@@ -98,19 +98,25 @@ class _Intake:
         threads = [threading.Thread(target=self._work, name=f"write-{i}", daemon=True) for i in range(WORKERS)]
         for thread in threads:
             thread.start()
+        lost: CastError | None = None
         try:
             for received in self._source.chunks():
                 self._context.check_wanted()
                 if self.error is not None:
                     break
                 self._queue.put(received)
+        except CastError as error:
+            lost = error
         finally:
             for _ in threads:
                 self._queue.put(None)
             for thread in threads:
                 thread.join()
+        # A disk that fails takes no chunks, and the session may be lost over that: the disk is what to mend.
+        if lost is not None and not isinstance(self.error, DiskError):
+            raise lost
         if self.error is not None:
-            raise self.error
+            raise self.error from lost
 
     def _work(self) -> None:
         decompressor = Decompressor()

@@ -144,6 +144,34 @@ def test_a_disk_error_ends_it_with_device_and_place(context: TaskContext) -> Non
         take_in(Sent(stored), manifest, _BrokenDisk(0), context)
 
 
+class _LostAfterOne(Sent):
+    """A sender that is gone as soon as its first chunk was taken or refused."""
+
+    def __init__(self, stored: list[bytes]) -> None:
+        super().__init__(stored)
+        self._released = threading.Event()
+
+    def chunks(self) -> Iterator[ReceivedChunk]:
+        yield next(super().chunks())
+        assert self._released.wait(10)
+        raise CastError("the sender is silent")
+
+    def release(self, index: int, ok: bool) -> None:
+        self._released.set()
+
+
+def test_the_disk_that_failed_is_named_and_not_the_session_that_was_lost_over_it(context: TaskContext) -> None:
+    manifest, stored = a_file_image(2)
+    with pytest.raises(DiskError, match="/dev/sda: Input/output error at byte"):
+        take_in(_LostAfterOne(stored), manifest, _BrokenDisk(0), context)
+
+
+def test_a_lost_session_is_told_when_the_disk_is_well(context: TaskContext) -> None:
+    manifest, stored = a_file_image(2)
+    with pytest.raises(CastError, match="the sender is silent"):
+        take_in(_LostAfterOne(stored), manifest, _LyingDisk(lies=0), context)
+
+
 def test_a_cancelled_task_stops_between_two_chunks(tmp_path: Path, context: TaskContext) -> None:
     manifest, stored = a_file_image(8)
     context.gone.set()
