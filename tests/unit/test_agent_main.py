@@ -16,8 +16,9 @@ from imager.agent.client import ApplianceClient
 from imager.agent.console import Console
 from imager.agent.main import Agent, describe_machine, parse_arguments
 from imager.agent.panel import PanelState
-from imager.errors import ApplianceError, CastError
-from imager.wire.messages import After, CaptureTask, DeployTask, Disk, Task, TaskKind
+from imager.disk.devices import NotADisk
+from imager.errors import ApplianceError, CastError, SourceError
+from imager.wire.messages import After, CaptureTask, DeployTask, Disk, FirmwareKind, Task, TaskKind
 
 
 class Left:
@@ -138,6 +139,26 @@ def test_a_cast_of_a_task_that_was_ended_meanwhile_is_not_reported(
     appliance.tasks.put(Task(6, TaskKind.CAPTURE, capture=CaptureTask("golden", "", After.REBOOT)))
     agent.run_once()
     assert (appliance.results, left.how) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "error", [SourceError("a table of type sgi"), OSError(5, "Input/output error"), NotADisk("/dev/sda is gone")]
+)
+def test_a_firmware_that_cannot_be_asked_does_not_fail_a_proven_disk(
+    agent: Agent, appliance: Appliance, left: Left, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    def broken(uuids: object, say: object) -> bool:
+        raise error
+
+    monkeypatch.setattr("imager.agent.deploy.boot_disk_next", broken)
+    monkeypatch.setattr(agent, "_inventory", lambda: replace(INVENTORY, firmware=FirmwareKind.UEFI))
+    store, manifest, _ = an_image(tmp_path)
+    with a_session(appliance, store, manifest) as task:
+        appliance.tasks.put(a_deploy_task(task))
+        agent.run_once()
+    (result,) = appliance.results
+    assert (result.ok, result.error, left.how) == (True, "", ["reboot"])
+    assert any(f"not asked to start this disk: {error}" in line for line in result.log)
 
 
 def test_a_fault_of_the_agents_own_is_told_with_its_traceback(
