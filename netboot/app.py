@@ -46,8 +46,10 @@ from netboot.model import BootClient, BootFile, Ignored
 from netboot.persistence.database import Database, open_database
 from netboot.persistence.leases import SqlLeases
 from netboot.persistence.machines import MachineRepository
+from netboot.persistence.private import PRIVATE_UMASK, make_private
 from netboot.persistence.sessions import SessionRepository
 from netboot.services.cast import CastService
+from netboot.services.connections import agents_limits, other_limits, raise_open_files
 from netboot.services.counters import PacketCounters
 from netboot.services.dhcp import serve_dhcp
 from netboot.services.http import bind_tcp, bind_unix, serve_http
@@ -142,6 +144,7 @@ def build_appliance(settings: Settings, address: IPv4Address, clock: Clock | Non
 
 async def serve(settings: Settings, say: Say) -> None:
     """Serve until SIGINT or SIGTERM. Raises ServiceError when it cannot."""
+    os.umask(PRIVATE_UMASK)
     interface = find_interface(settings.interface)
     with _only_one(settings):
         boot_images = build_boot_images(settings.boot, interface.address)
@@ -210,15 +213,17 @@ async def _run(settings: Settings, interface: Interface, appliance: Appliance, s
                     settings.max_wait_s,
                     ApplianceFacts(settings.interface, str(interface.address), str(settings.mode), counters),
                 )
+                open_files = raise_open_files()
+                agent_app, limits = build_agent_app(appliance.agents, tree), other_limits(open_files)
                 running += [
-                    group.create_task(serve_http(build_agent_app(appliance.agents, tree), network), name="agents"),
-                    group.create_task(serve_http(admin_app, admin), name="admin"),
+                    group.create_task(serve_http(agent_app, network, agents_limits(open_files)), name="agents"),
+                    group.create_task(serve_http(admin_app, admin, limits), name="admin"),
                     group.create_task(appliance.casts.run(appliance.cast_events), name="casts"),
                     group.create_task(watch, name="watch"),
                 ]
                 if pages is not None:
                     page_app = build_pages_app(appliance.overview, appliance.changes)
-                    running.append(group.create_task(serve_http(page_app, pages), name="pages"))
+                    running.append(group.create_task(serve_http(page_app, pages, limits), name="pages"))
                 _tell(settings, interface, say)
                 await stop.wait()
                 log.info("shutting down")
@@ -280,7 +285,7 @@ def _tell(settings: Settings, interface: Interface, say: Say) -> None:
 def _only_one(settings: Settings) -> Iterator[None]:
     """Held while this appliance serves: one a data directory, one an interface of a network namespace."""
     try:
-        settings.data.mkdir(parents=True, exist_ok=True)
+        make_private(settings.data)
         descriptor = os.open(settings.data / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise ServiceError(f"{settings.data}: {error.strerror}; run it with sudo, or name another --data") from error

@@ -369,7 +369,7 @@ class StoreWriter:
             (self.directory / MANIFEST_NAME).write_bytes(build_signed(manifest, self._key))
             fsync_path(self.directory / MANIFEST_NAME)
             (self.directory / LOCK_NAME).unlink()
-            self.directory.chmod(0o755)
+            self.directory.chmod(0o700)  # an image holds whatever secrets its disk holds
             fsync_path(self.directory)
             final = name_directory / str(version)
             self.directory.rename(final)

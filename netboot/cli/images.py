@@ -1,5 +1,6 @@
 """`roomcast image`: works on the data directory itself, so no appliance need run; one that runs sees the result."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -144,9 +145,15 @@ def open_store(data: Path | None, *, write: bool) -> "ImageStore":
     from imager.image.store import ImageStore
     from netboot.config import data_directory
     from netboot.errors import ServiceError
+    from netboot.persistence.private import PRIVATE_UMASK, make_private
 
     directory = data_directory(data)
     if write:
+        os.umask(PRIVATE_UMASK)
+        try:
+            make_private(directory)
+        except OSError as error:
+            raise ServiceError(f"{directory}: {error.strerror}; run this with sudo, or name another --data") from error
         return ImageStore(directory / "images", load_or_create_signing_key(directory / "keys"))
     if not directory.is_dir():
         raise ServiceError(

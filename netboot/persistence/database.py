@@ -15,6 +15,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.orm import Session
 
 from netboot.errors import ServiceError
+from netboot.persistence.private import make_private
 from netboot.persistence.schema import SCHEMA_VERSION, Base, SchemaRow
 
 BUSY_TIMEOUT_S = 10.0
@@ -79,12 +80,14 @@ class Database:
 def open_database(path: Path) -> Database:
     """The SQLite database at `path`, made when missing."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path.parent)
+        # SQLite gives the write-ahead log the mode of its database.
+        path.touch(mode=0o600)
+        path.chmod(0o600)
     except OSError as error:
         raise ServiceError(f"{path.parent}: {error.strerror}; name a data directory you may write: --data") from error
     database = Database(f"sqlite:///{path}")
     database.create()
-    path.chmod(0o600)
     return database
 
 

@@ -15,12 +15,12 @@ from typing import Any
 import uvicorn
 
 from netboot.errors import ServiceError
+from netboot.services.connections import Door, Limits, guarded_protocol
 
 SHUTDOWN_S = 3
 """Requests under way get this long when the appliance ends."""
 IDLE_S = 75
 """An idle connection is closed: longer than a question for a task waits."""
-MOST_CONNECTIONS = 4096
 BACKLOG = 512
 
 
@@ -71,7 +71,9 @@ def bind_tcp(address: str, port: int) -> socket.socket:
 def bind_unix(path: Path) -> socket.socket:
     """A listening socket that only its owner may use; one that nobody listens to any more is replaced."""
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True)
+            path.parent.chmod(0o755)  # whoever may not use the socket shall be told so
         if path.is_socket():
             if _answers(path):
                 raise ServiceError(f"{path} is in use by another appliance: stop it, or name another with --socket")
@@ -88,11 +90,11 @@ def bind_unix(path: Path) -> socket.socket:
     return sock
 
 
-async def serve_http(app: Any, sock: socket.socket) -> None:
+async def serve_http(app: Any, sock: socket.socket, limits: Limits | None = None) -> None:
     """Serve `app` on a listening socket until cancelled; then finish what is under way and close the socket."""
     config = uvicorn.Config(
         _SpelledHeaders(app),
-        http="h11",  # keeps the spelling
+        http=guarded_protocol(Door(limits or Limits())),
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -100,7 +102,6 @@ async def serve_http(app: Any, sock: socket.socket) -> None:
         date_header=False,
         timeout_keep_alive=IDLE_S,
         timeout_graceful_shutdown=SHUTDOWN_S,
-        limit_concurrency=MOST_CONNECTIONS,
         ws="none",
     )
     server = _Server(config)
