@@ -46,14 +46,15 @@ class RateControl:
     """Finds a rate that the receivers take, below the operator's limit.
 
     It starts low and doubles as long as receivers say that they hear: one that is slow to answer is not flooded before
-    it could speak. Loss that repair mends cheaply is no reason to slow down. A receiver that loses more than MAX_LOSS
+    it could speak. It never grows above twice what reached the fastest receiver of late: a rate that nobody takes
+    paces nothing. Loss that repair mends cheaply is no reason to slow down. A receiver that loses more than MAX_LOSS
     of what is sent is overrun, and the rate falls to what it takes in; if that does not make its loss smaller, then
     the loss is not of the rate's making and is borne. A receiver that says nothing does not count.
     """
 
     MAX_LOSS = 0.12
     """Share of packets lost or dropped that a receiver may report before the rate falls."""
-    START_BPS = 1e8
+    START_BPS = 5e8
     FLOOR_BPS = 2e6
     UNLIMITED_BPS = 2e10
     """Above this the pacer would only cost time."""
@@ -62,6 +63,8 @@ class RateControl:
     GROW_S = 0.05
     GROWTH = 1.08
     """After a cut the rate grows by this in GROW_S."""
+    HEADROOM = 2.0
+    """Of the rate above what arrived."""
     MIN_PACKETS = 64
     """A report over fewer packets says too little..."""
     MIN_S = 0.02
@@ -76,6 +79,7 @@ class RateControl:
         self._grown_at: float | None = None
         self._cut_at: int | None = None  # sequence number
         self._answered = False  # a receiver heard data since the rate was doubled
+        self._arrived: dict[int, float] = {}  # bit/s that reached each receiver when it last told
         self._borne = self.MAX_LOSS
         self._episode: tuple[float, float] | None = None  # rate and loss at the first of a row of cuts
 
@@ -95,11 +99,15 @@ class RateControl:
         if now - self._grown_at >= step and (self._answered or not first):
             self._grown_at = now
             self._answered = False
-            self._rate = min(self._rate * factor, self._limit or self.UNLIMITED_BPS)
+            most = self._limit or self.UNLIMITED_BPS
+            if self._arrived:
+                most = min(most, self.HEADROOM * max(self._arrived.values()))
+            self._rate = max(self._rate, min(self._rate * factor, most))
 
     def forget(self, receiver: int) -> None:
         """A receiver is done or failed."""
         self._seen.pop(receiver, None)
+        self._arrived.pop(receiver, None)
 
     def report(self, receiver: int, report: Report, sequence: int, now: float) -> float | None:
         """A receiver's counters arrived while `sequence` is the next to send; returns the rate in bit/s that it took in
@@ -123,6 +131,7 @@ class RateControl:
         self._seen[receiver] = (report, now)
         bits_a_second = FRAME_BYTES * 8 / (now - since)
         taken_bps = (received - dropped) * bits_a_second
+        self._arrived[receiver] = received * bits_a_second
         # what was sent before the last cut says nothing about the rate since, however late it is seen (full buffers)
         if self._cut_at is None or extend(sequence, old.heard) >= self._cut_at:
             self._judge((lost + dropped) / offered, offered * bits_a_second, taken_bps, sequence, now, lost < dropped)
