@@ -106,6 +106,7 @@ def build_appliance(settings: Settings, address: IPv4Address, clock: Clock | Non
         database.close()
         raise ServiceError(str(error)) from error
     machines, sessions = MachineRepository(database), SessionRepository(database)
+    leases = SqlLeases(database)
     images, captures = Images(store), Captures(store)
     board, changes = Board(), Changes()
     casts = CastService(images, str(address), clock.monotonic)
@@ -114,7 +115,7 @@ def build_appliance(settings: Settings, address: IPv4Address, clock: Clock | Non
         database=database,
         machines=machines,
         sessions=sessions,
-        leases=SqlLeases(database),
+        leases=leases,
         images=images,
         captures=captures,
         library=Library(store, changes),
@@ -122,7 +123,20 @@ def build_appliance(settings: Settings, address: IPv4Address, clock: Clock | Non
         board=board,
         changes=changes,
         outcomes=outcomes,
-        agents=Agents(database, machines, sessions, images, captures, casts, outcomes, board, changes, clock),
+        agents=Agents(
+            database,
+            machines,
+            sessions,
+            images,
+            captures,
+            casts,
+            outcomes,
+            board,
+            changes,
+            clock,
+            leases if settings.mode is Mode.SERVER else None,
+            settings.idle_s,
+        ),
         orders=Orders(
             database,
             machines,

@@ -57,8 +57,11 @@ class Settings:
     cast_network: IPv4Network = CAST_NETWORK
     """Each session takes a group of its own in it."""
     data_port_base: int = 7400
-    silence_s: float = 60.0
-    """A running machine that says nothing for longer has failed."""
+    silence_s: float = 300.0
+    """A running machine that says nothing for longer has failed. One that lost its power needs some minutes to be back:
+    self-test, network boot, loading the agent; then it goes on where its disk is."""
+    idle_s: float = 900.0
+    """A machine that waits in the agent without a task for so long is told to start its disk."""
     join_within_s: float = 4 * 3600.0
     """A machine that did not take its task within this time has failed."""
     max_wait_s: float = 120.0
@@ -258,6 +261,7 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "cast_network": _network,
     "data_port_base": _number(1024, 65535 - DATA_PORTS, int),
     "silence_s": _number(5, 86400, float),
+    "idle_s": _number(10, 30 * 86400, float),
     "join_within_s": _number(10, 30 * 86400, float),
     "max_wait_s": _number(0, 86400, float),
 }

@@ -82,7 +82,7 @@ def build_agent_app(agents: Agents, boot: BootTree) -> FastAPI:
     async def register(request: Request) -> Response:
         body = await read_body(request, LARGEST_INVENTORY_BYTES)
         inventory = check_inventory(decode(Inventory, body))
-        return Response(encode(await agents.register(inventory)), media_type=JSON)
+        return Response(encode(await agents.register(inventory, _peer(request))), media_type=JSON)
 
     @app.get(TASK)
     async def task(machine: Machine, wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT_S)] = 0.0) -> Response:
@@ -91,11 +91,12 @@ def build_agent_app(agents: Agents, boot: BootTree) -> FastAPI:
     @app.post(PROGRESS)
     async def progress(request: Request, machine: Machine, task_id: TaskId) -> Response:
         body = await read_body(request, LARGEST_PROGRESS_BYTES)
-        await agents.progress(machine, task_id, check_progress(decode(Progress, body)))
+        await agents.progress(machine, task_id, check_progress(decode(Progress, body)), _peer(request))
         return Response(status_code=204)
 
     @app.post(RESULT)
     async def result(request: Request, machine: Machine, task_id: TaskId) -> Response:
+        await agents.check_takes_result(machine, task_id)
         body = await read_body(request, LARGEST_RESULT_BYTES)
         await agents.result(machine, task_id, check_result(decode(TaskResult, body)))
         return Response(status_code=204)
@@ -106,6 +107,7 @@ def build_agent_app(agents: Agents, boot: BootTree) -> FastAPI:
 
     @app.post(READY)
     async def ready(request: Request, machine: Machine, task_id: TaskId) -> Response:
+        await agents.check_running(machine, task_id)
         await agents.ready(machine, task_id, await read_body(request, LARGEST_BITMAP_BYTES))
         return Response(status_code=204)
 
@@ -117,11 +119,13 @@ def build_agent_app(agents: Agents, boot: BootTree) -> FastAPI:
     @app.put(CHUNK)
     async def put_chunk(request: Request, machine: Machine, task_id: TaskId, hash: str) -> Response:
         chunk = _chunk_hash(hash)
+        await agents.check_capturing(machine, task_id)
         await agents.put_chunk(machine, task_id, chunk, await read_body(request, LARGEST_STORED_BYTES))
         return Response(status_code=204)
 
     @app.post(PUBLISH)
     async def publish(request: Request, machine: Machine, task_id: TaskId) -> Response:
+        await agents.check_capturing(machine, task_id)
         await agents.publish(machine, task_id, await read_body(request, LARGEST_MANIFEST_BYTES))
         return Response(status_code=204)
 
@@ -129,7 +133,7 @@ def build_agent_app(agents: Agents, boot: BootTree) -> FastAPI:
     def boot_file(request: Request, path: str) -> Response:
         if len(path) > 255 or not path.isprintable() or ".." in path.split("/"):
             raise UserError("no such boot file")
-        content = boot.open_http(path, request.client.host if request.client else "")
+        content = boot.open_http(path, _peer(request))
         match content:
             case Path():
                 return FileResponse(content, media_type=BYTES)
@@ -139,6 +143,11 @@ def build_agent_app(agents: Agents, boot: BootTree) -> FastAPI:
                 return JSONResponse({"detail": reason}, 404)
 
     return app
+
+
+def _peer(request: Request) -> str:
+    """Who asks: an IPv4 address."""
+    return request.client.host if request.client else ""
 
 
 def _chunk_hash(text: str) -> bytes:

@@ -18,6 +18,7 @@ from netboot.boot.selection import BIOS_GRUB, UEFI_GRUB, UEFI_SHIM
 from netboot.model import Ignored
 
 _LONGEST_PATH = 255
+_AGENT = ("agent/vmlinuz", "agent/initrd.img")
 _PRINTABLE = re.compile(r"[!-~]*")
 _MACHINE = re.compile(
     r"grub/(?:machine-|grub\.cfg-01-)(?P<mac>[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5})(?P<cfg>\.cfg)?", re.IGNORECASE
@@ -109,7 +110,9 @@ class BootFiles:
         return _regular_file(self._files[name])
 
     def _machine(self, mac: str) -> BootContent:
-        step = self._next_boot(mac) if mac else NextBoot(BootKind.AGENT, reason="this machine did not tell its MAC")
+        step = self._next_boot(mac) if mac else NextBoot(BootKind.LOCAL, reason="this machine did not tell its MAC")
+        if step.kind is BootKind.AGENT and any(isinstance(_regular_file(self._files[n]), Ignored) for n in _AGENT):
+            step = NextBoot(BootKind.LOCAL, step.machine, "no agent is built")
         if step.kind is BootKind.LOCAL:
             local = LocalContext(step.machine, step.reason, serial=self._settings.serial)
             return _rendered(self._renderer.render_grub(local))

@@ -45,7 +45,9 @@ def register(app: typer.Typer) -> None:
         silence: Annotated[
             float | None,
             typer.Option(
-                metavar="SECONDS", help="A running machine that is silent for longer has failed (default: 60)."
+                metavar="SECONDS",
+                help="A running machine that is silent for longer has failed; one that lost its power needs "
+                "some minutes to come back (default: 300).",
             ),
         ] = None,
         data: Data = None,

@@ -4,9 +4,12 @@ import asyncio
 import hashlib
 import hmac
 import secrets
+from ipaddress import IPv4Address
+from typing import Protocol
 
 import structlog
 
+from imager.errors import ImagerError
 from imager.image.plan import count_lacking, parse_bitmap
 from imager.wire.messages import (
     CaptureTask,
@@ -14,6 +17,7 @@ from imager.wire.messages import (
     Identity,
     Inventory,
     Progress,
+    Proof,
     Registration,
     Task,
     TaskKind,
@@ -25,7 +29,8 @@ from netboot.deployment.live import Board, Changes
 from netboot.deployment.outcomes import Casts, Clock, Outcomes
 from netboot.deployment.records import Session, TaskRecord
 from netboot.deployment.states import OPEN_TASK_STATES
-from netboot.errors import ConflictError, UnknownError
+from netboot.dhcp.leases import Lease
+from netboot.errors import ConflictError, UnknownError, UserError
 from netboot.model import TaskState
 from netboot.persistence.database import Database
 from netboot.persistence.machines import MachineRepository
@@ -33,8 +38,17 @@ from netboot.persistence.sessions import SessionRepository
 
 LONGEST_WAIT_S = 60.0
 """Of one question for a task."""
+AT_WORK_S = 10.0
+"""A machine whose progress was heard so lately is where that came from, and nowhere else."""
 
 log = structlog.get_logger()
+
+
+class Leases(Protocol):
+    """Who has which address."""
+
+    def get_by_address(self, address: IPv4Address) -> Lease | None:
+        """The record of an address, whatever its state."""
 
 
 class TaskEnded(ConflictError):
@@ -56,7 +70,15 @@ class Agents:
         board: Board,
         changes: Changes,
         clock: Clock,
+        leases: Leases | None = None,
+        idle_s: float = 900.0,
     ) -> None:
+        """`leases`: of the DHCP server, None when another one gives the addresses. `idle_s`: a machine that waits for
+        so long without a task starts its own disk.
+        """
+        self._leases = leases
+        self._idle_s = idle_s
+        self._idle_since: dict[int, float] = {}
         self._database = database
         self._machines = machines
         self._sessions = sessions
@@ -68,8 +90,13 @@ class Agents:
         self._changes = changes
         self._clock = clock
 
-    async def register(self, inventory: Inventory) -> Registration:
-        """Know the machine, and give it a new token that ends its old one."""
+    async def register(self, inventory: Inventory, peer: str) -> Registration:
+        """Know the machine, and give it a new token that ends its old one.
+
+        Raises ConflictError when the machine at the address `peer` is not the one that it says to be: its lease is
+        another machine's, or the machine it names is at work at another address.
+        """
+        await self._check_peer(inventory, peer)
         secret = secrets.token_hex(32)
         machine, new = await self._database.run(self._machines.register, inventory, _digest(secret), self._clock.wall())
         text = f"{machine.name} registered" + (" for the first time" if new else "")
@@ -78,8 +105,24 @@ class Agents:
         task = await self._database.run(self._sessions.open_task, machine.id)
         if task is not None and task.state is TaskState.RUNNING:
             self._board.heard(task.id, self._clock.monotonic())
+        self._idle_since.pop(machine.id, None)
         self._changes.tell()
         return Registration(machine.id, machine.name, f"{machine.id}.{secret}")
+
+    async def _check_peer(self, inventory: Inventory, peer: str) -> None:
+        if self._leases is not None:
+            lease = await self._database.run(self._leases.get_by_address, IPv4Address(peer))
+            if lease is not None and lease.is_active(self._clock.wall()) and lease.mac != inventory.boot_mac:
+                log.warning("registration refused", peer=peer, mac=inventory.boot_mac, lease=lease.mac)
+                raise ConflictError(f"{peer} is the address of {lease.mac}, not of {inventory.boot_mac}")
+        known = await self._database.run(self._machines.match, inventory)
+        task = None if known is None else await self._database.run(self._sessions.open_task, known)
+        live = None if task is None else self._board.get(task.id)
+        if task is None or live is None or task.state is not TaskState.RUNNING or live.peer in ("", peer):
+            return
+        if self._clock.monotonic() - live.heard_s < AT_WORK_S:
+            log.warning("registration refused", peer=peer, machine=task.machine, at_work=live.peer)
+            raise ConflictError(f"{task.machine} is at work at {live.peer}, and cannot register from {peer}")
 
     async def authenticate(self, token: str) -> int | None:
         """The machine whose token this is, None when it is nobody's. The comparison takes the same time for all."""
@@ -100,7 +143,10 @@ class Agents:
         try:
             while True:
                 if (task := await self._database.run(self._sessions.open_task, machine_id)) is not None:
+                    self._idle_since.pop(machine_id, None)
                     return await self._hand_out(task)
+                if await self._idle_enough(machine_id):
+                    return Task(0, TaskKind.BOOT_LOCAL)
                 left = deadline - self._clock.monotonic()
                 if left <= 0 or self._changes.stopping:
                     return Task(0, TaskKind.WAIT)
@@ -115,10 +161,21 @@ class Agents:
         finally:
             self._changes.drop_event(machine_id, event)
 
-    async def progress(self, machine_id: int, task_id: int, progress: Progress) -> None:
+    async def _idle_enough(self, machine_id: int) -> bool:
+        """Whether it has waited so long that it shall start its disk, which must be whole for that."""
+        since = self._idle_since.setdefault(machine_id, self._clock.monotonic())
+        if self._clock.monotonic() - since < self._idle_s:
+            return False
+        if await self._database.run(self._sessions.failed_deploy, machine_id) is not None:
+            return False
+        del self._idle_since[machine_id]
+        log.info("idle machine starts its disk", machine=machine_id)
+        return True
+
+    async def progress(self, machine_id: int, task_id: int, progress: Progress, peer: str = "") -> None:
         """Raises UnknownError for another's task, TaskEnded when it must be stopped."""
         await self._running(machine_id, task_id)
-        self._board.heard(task_id, self._clock.monotonic(), progress)
+        self._board.heard(task_id, self._clock.monotonic(), progress, peer)
         self._changes.tell()
 
     async def result(self, machine_id: int, task_id: int, result: TaskResult) -> None:
@@ -133,17 +190,44 @@ class Agents:
             result = TaskResult(False, "the agent says it is done, but published no image", result.log)
             state = TaskState.FAILED
         if task.kind is TaskKind.DEPLOY and result.ok:
-            wanted = (await self._session_of(task)).manifest_hash
-            if result.proof is None or result.proof.manifest_hash != wanted:
-                result = TaskResult(False, "the agent's proof is not of this image", result.log, result.proof)
+            doubt = await self._doubt(task, result.proof)
+            if doubt:
+                result = TaskResult(False, doubt, result.log, result.proof)
                 state = TaskState.FAILED
         await self._outcomes.end(task, state, result)
+
+    async def _doubt(self, task: TaskRecord, proof: Proof | None) -> str:
+        """Why this proof does not prove that the task is done; empty when it does."""
+        if proof is None or proof.manifest_hash != (await self._session_of(task)).manifest_hash:
+            return "the agent's proof is not of this image"
+        try:
+            chunks = len((await self._images.manifest(task.image, task.version)).chunks)
+        except (UserError, ImagerError) as error:
+            return f"the agent's proof cannot be compared with the image: {error}"
+        if proof.chunks_verified != chunks:
+            return f"the agent proved {proof.chunks_verified} of the image's {chunks} chunks"
+        return ""
+
+    async def check_takes_result(self, machine_id: int, task_id: int) -> None:
+        """Raises UnknownError for another's task and TaskEnded when no result of it is taken: ask before reading it."""
+        task = await self._own(machine_id, task_id)
+        if task.state in (TaskState.PENDING, TaskState.CANCELLED):
+            raise TaskEnded(f"task {task_id} is {task.state}")
+
+    async def check_running(self, machine_id: int, task_id: int) -> None:
+        """Raises as `progress` does: ask before reading a body for the task."""
+        await self._running(machine_id, task_id)
+
+    async def check_capturing(self, machine_id: int, task_id: int) -> None:
+        """As `check_running`, and UnknownError for a task that is no capture."""
+        await self._capturing(machine_id, task_id)
 
     async def manifest(self, machine_id: int, task_id: int) -> bytes:
         """The signed manifest of a deploy task."""
         task = await self._running(machine_id, task_id)
         if task.kind is not TaskKind.DEPLOY:
             raise UnknownError(f"task {task_id} has no manifest: it is a {task.kind}")
+        self._board.heard(task_id, self._clock.monotonic())
         return await self._images.signed_manifest(task.image, task.version)
 
     async def ready(self, machine_id: int, task_id: int, bitmap: bytes) -> None:
@@ -179,13 +263,14 @@ class Agents:
         task = await self._capturing(machine_id, task_id)
         if task.version:
             return
+        self._board.heard(task_id, self._clock.monotonic())
         manifest = await self._captures.publish(task_id, task.image, body)
         await self._database.run(self._sessions.set_version, task_id, manifest.version)
         self._board.heard(task_id, self._clock.monotonic())
         self._changes.tell()
 
     async def _hand_out(self, task: TaskRecord) -> Task:
-        self._board.heard(task.id, self._clock.monotonic())
+        self._board.handed_out(task.id, self._clock.monotonic())
         if task.state is TaskState.PENDING:
             task = await self._database.run(self._sessions.start_task, task.id, self._clock.wall())
             log.info("task taken", task=task.id, machine=task.machine, kind=str(task.kind), image=task.image)

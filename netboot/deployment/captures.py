@@ -4,8 +4,9 @@ Each capture task has a writer of the store, opened when its first chunk is aske
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -72,10 +73,25 @@ class Captures:
             if lacking:
                 raise UserError(f"{lacking} chunks of the manifest were never sent")
             published = await self._run(lambda: upload.writer.publish(replace(manifest, version=0)))
-            del self._uploads[task_id]
+            self._uploads.pop(task_id, None)
             await self._run(upload.writer.close)
         log.info("image published", image=published.name, version=published.version, task=task_id)
         return published
+
+    @asynccontextmanager
+    async def ending(self, task_id: int) -> AsyncIterator[None]:
+        """Around the end of a task: a publishing that is under way comes first, then what was uploaded is thrown away
+        and nothing can be published any more.
+        """
+        upload = self._uploads.get(task_id)
+        if upload is None:
+            yield
+            return
+        async with upload.lock:
+            yield
+            if self._uploads.pop(task_id, None) is not None:
+                await self._run(upload.writer.close)
+                log.info("unfinished capture thrown away", task=task_id)
 
     async def abandon(self, task_id: int) -> None:
         """Throw away what an unfinished capture uploaded; nothing to do for any other task."""

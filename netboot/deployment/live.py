@@ -18,6 +18,10 @@ class LiveTask:
     progress: Progress | None = None
     lost_packets: int = 0
     """As the sender counted from the machine's reports."""
+    peer: str = ""
+    """Address that its last progress came from."""
+    begun: bool = True
+    """False: handed out, maybe to a machine that was switched off while it asked; nothing was heard of it since."""
 
 
 class Board:
@@ -26,10 +30,17 @@ class Board:
     def __init__(self) -> None:
         self._tasks: dict[int, LiveTask] = {}
 
-    def heard(self, task_id: int, now_s: float, progress: Progress | None = None) -> None:
+    def handed_out(self, task_id: int, now_s: float) -> None:
+        """The task was given to who asked for it, who may not be there any more to hear it."""
+        old = self._tasks.get(task_id, LiveTask(now_s, begun=False))
+        self._tasks[task_id] = replace(old, heard_s=now_s)
+
+    def heard(self, task_id: int, now_s: float, progress: Progress | None = None, peer: str = "") -> None:
         """The machine of this task said something; keep the progress if it told one."""
         old = self._tasks.get(task_id, LiveTask(now_s))
-        self._tasks[task_id] = replace(old, heard_s=now_s, progress=progress or old.progress)
+        self._tasks[task_id] = replace(
+            old, heard_s=now_s, progress=progress or old.progress, begun=True, peer=peer or old.peer
+        )
 
     def lost(self, task_id: int, packets: int) -> None:
         if (old := self._tasks.get(task_id)) is not None:
@@ -42,8 +53,12 @@ class Board:
         self._tasks.pop(task_id, None)
 
     def silent(self, now_s: float, limit_s: float) -> dict[int, float]:
-        """Running tasks that said nothing for longer than `limit_s`, with the seconds of their silence."""
-        return {task: now_s - live.heard_s for task, live in self._tasks.items() if now_s - live.heard_s > limit_s}
+        """Begun tasks that said nothing for longer than `limit_s`, with the seconds of their silence."""
+        return {
+            task: now_s - live.heard_s
+            for task, live in self._tasks.items()
+            if live.begun and now_s - live.heard_s > limit_s
+        }
 
 
 class Changes:

@@ -18,6 +18,7 @@ from netboot.deployment.live import Changes
 from netboot.deployment.outcomes import Casts, Clock, Outcomes
 from netboot.deployment.records import Machine, NewSession, NewTask, Session, TaskRecord
 from netboot.deployment.states import OPEN_TASK_STATES
+from netboot.deployment.targets import check_targets
 from netboot.errors import ConflictError, UserError
 from netboot.model import TaskState
 from netboot.persistence.database import Database
@@ -78,6 +79,7 @@ class Orders:
         manifest = await self._images.manifest(order.image, order.version)
         if order.min_receivers > len(machines):
             raise UserError(f"min-receivers {order.min_receivers} is more than the {len(machines)} machines named")
+        check_targets(machines, order.target, manifest)
         number = secrets.randbelow(2**32 - 1) + 1
         new = NewSession(
             number=number,
@@ -104,10 +106,14 @@ class Orders:
         for session in await self._database.run(self._sessions.open_sessions):
             tasks = await self._database.run(self._sessions.tasks, session_id=session.id, limit=100_000)
             open_tasks = [task for task in tasks if task.state in OPEN_TASK_STATES]
+            if not open_tasks:
+                # The appliance died between the end of the last task and that of the session.
+                await self._outcomes.settle(session.id)
+                continue
             try:
                 manifest = await self._images.manifest(session.image, session.version)
             except (UserError, ImagerError) as error:
-                await self._outcomes.fail_session(session.id, str(error))
+                await self._outcomes.fail_session(session.id, f"the image cannot be read: {error}")
                 continue
             log.info("session resumed", session=session.id, image=session.image, machines=len(open_tasks))
             with contextlib.suppress(ImagerError):

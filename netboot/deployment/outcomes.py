@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -56,8 +57,8 @@ class Casts(Protocol):
 class CaptureEnds(Protocol):
     """The uploads of captures, as their end needs them."""
 
-    async def abandon(self, task_id: int) -> None:
-        """Throw away what an unfinished capture uploaded."""
+    def ending(self, task_id: int) -> AbstractAsyncContextManager[None]:
+        """Around the end of a task: what an unfinished capture uploaded is thrown away."""
 
 
 class Outcomes:
@@ -83,13 +84,13 @@ class Outcomes:
 
     async def end(self, task: TaskRecord, state: TaskState, result: TaskResult) -> TaskRecord:
         """End one task. Raises ConflictError when it has ended already."""
-        ended = await self._database.run(self._sessions.end_task, task.id, state, result, self._clock.wall())
+        async with self._captures.ending(task.id):
+            ended = await self._database.run(self._sessions.end_task, task.id, state, result, self._clock.wall())
         self._board.forget(task.id)
         log.info("task ended", task=task.id, machine=task.machine, state=str(state), error=result.error)
-        await self._captures.abandon(task.id)
         if task.session_id is not None:
             await self._casts.leave(task.session_id, task.receiver, result.error or str(state))
-            await self._settle(task.session_id)
+            await self.settle(task.session_id)
         self._changes.call(task.machine_id)
         self._changes.tell()
         return ended
@@ -103,9 +104,10 @@ class Outcomes:
 
     async def fail_session(self, session_id: int, reason: str) -> None:
         """End every open task of a session as failed: its sender is gone."""
-        for task in await self._database.run(self._sessions.tasks, session_id=session_id):
+        for task in await self._database.run(self._sessions.tasks, session_id=session_id, limit=100_000):
             if task.state in OPEN_TASK_STATES:
                 await self.fail(task, reason)
+        await self.settle(session_id)
 
     async def watch(self, silence_s: float, join_within_s: float) -> None:
         """Fail, for ever, tasks whose machine is silent, and those that no machine took. The others go on."""
@@ -127,13 +129,17 @@ class Outcomes:
             if task.state is TaskState.RUNNING:
                 if task.id in silent:
                     await self.fail(task, f"machine {task.machine} was silent for {silent[task.id]:.0f} s")
-                elif self._board.get(task.id) is None:
+                    continue
+                live = self._board.get(task.id)
+                if live is None:
                     # Left over from before a restart of the appliance: it gets its time from now on.
                     self._board.heard(task.id, self._clock.monotonic())
-            elif self._clock.wall() - task.created_s > join_within_s:
+                if live is None or live.begun:
+                    continue
+            if self._clock.wall() - task.created_s > join_within_s:
                 await self.fail(task, f"machine {task.machine} did not take its task within {join_within_s:.0f} s")
 
-    async def _settle(self, session_id: int) -> None:
+    async def settle(self, session_id: int) -> None:
         """End the session when none of its tasks is open."""
         tasks = await self._database.run(self._sessions.tasks, session_id=session_id, limit=100_000)
         outcome = session_outcome([task.state for task in tasks])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import create_engine, event, select
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from netboot.errors import ServiceError
@@ -54,15 +54,30 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """One transaction: committed at the end, undone by an exception."""
-        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+        """One transaction: committed at the end, undone by an exception. Raises ServiceError, as `reading` does."""
+        with (
+            self._telling(),
+            Session(self._engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """One consistent view; does not wait for a writer. Nothing may be changed in it."""
-        with Session(self._engine.execution_options(reading=True)) as session:
+        with self._telling(), Session(self._engine.execution_options(reading=True)) as session:
             yield session
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """An error of the database as one line for a person."""
+        try:
+            yield
+        except SQLAlchemyError as error:
+            cause = getattr(error, "orig", None) or type(error).__name__
+            raise ServiceError(
+                f"{self._engine.url.database}: {cause}; check the file, its directory and the room on its disk"
+            ) from error
 
     async def run(self, function: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
         """Call `function` on the database's thread: commits wait for the disk, the event loop does not.

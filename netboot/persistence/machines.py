@@ -59,6 +59,12 @@ class MachineRepository:
             session.flush()
             return _machine(row), new
 
+    def match(self, inventory: Inventory) -> int | None:
+        """The machine that `register` would take this inventory to be of; None: a new one."""
+        with self._database.reading() as session:
+            row = self._match(session, inventory)
+            return row.id if row else None
+
     def all(self) -> list[Machine]:
         """Every machine, by name."""
         with self._database.reading() as session:
@@ -178,8 +184,10 @@ class MachineRepository:
             if mac not in named:
                 row.nics.remove(nic)
         for mac, (name, driver) in named.items():
-            # A card that moved from another machine is this machine's now.
             known = held.get(mac) or session.get(NicRow, mac) or NicRow(mac=mac)
+            if known.machine_id not in (None, row.id):
+                # Anyone may write any MAC into an inventory: a card is another machine's only when it boots from it.
+                continue
             known.machine_id, known.name, known.driver = row.id, name[:64], driver[:64]
             session.add(known)
         session.flush()

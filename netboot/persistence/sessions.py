@@ -5,7 +5,7 @@ Blocking: call through `Database.run`. Every change of state goes by the tables 
 
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.orm import Session as Transaction
 
 from imager.wire.messages import After, Proof, TaskKind, TaskResult
@@ -104,6 +104,17 @@ class SessionRepository:
         with self._database.reading() as transaction:
             row = transaction.scalars(query.order_by(TaskRow.id)).first()
             return _task(row) if row else None
+
+    def failed_deploy(self, machine_id: int) -> TaskRecord | None:
+        """The deployment that failed on this machine after it began, when nothing succeeded or was cancelled since."""
+        telling = or_(
+            TaskRow.state.in_([TaskState.SUCCEEDED, TaskState.CANCELLED]),
+            and_(TaskRow.kind == TaskKind.DEPLOY, TaskRow.state == TaskState.FAILED, TaskRow.started_s.is_not(None)),
+        )
+        query = select(TaskRow).where(TaskRow.machine_id == machine_id, telling).order_by(TaskRow.id.desc())
+        with self._database.reading() as transaction:
+            row = transaction.scalars(query.limit(1)).first()
+            return _task(row) if row is not None and row.state == TaskState.FAILED else None
 
     def start_task(self, task_id: int, now_s: float) -> TaskRecord:
         with self._database.transaction() as transaction:

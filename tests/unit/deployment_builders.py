@@ -50,8 +50,8 @@ def an_inventory(mac: str = "52:54:00:00:00:01", **changes: Any) -> Inventory:
     return dataclasses.replace(inventory, **changes)
 
 
-def a_proof(manifest_hash: str) -> Proof:
-    return Proof(manifest_hash, "disk-1", 4, 0, 20000, 3, 2, {"scan": 0.5, "receive": 2.0})
+def a_proof(manifest_hash: str, chunks: int = 1) -> Proof:
+    return Proof(manifest_hash, "disk-1", chunks, 0, 20000, 3, 2, {"scan": 0.5, "receive": 2.0})
 
 
 def an_image_of(*raws: bytes) -> tuple[list[tuple[bytes, bytes, int]], tuple[Chunk, ...]]:
@@ -143,8 +143,8 @@ class Bench:
         return session
 
 
-def client_of(app: FastAPI, headers: dict[str, str] | None = None) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app=app, raise_app_exceptions=True, client=("10.77.0.50", 40000))
+def client_of(app: FastAPI, headers: dict[str, str] | None = None, address: str = "10.77.0.50") -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=True, client=(address, 40000))
     return httpx.AsyncClient(transport=transport, base_url="http://appliance", headers=headers)
 
 
@@ -178,8 +178,8 @@ async def a_bench(directory: Path, boot: NoBootFiles | None = None) -> AsyncIter
             await client.aclose()
 
 
-def done(manifest_hash: str) -> bytes:
-    return encode(TaskResult(True, "", ("wrote it",), a_proof(manifest_hash)))
+def done(manifest_hash: str, chunks: int = 1) -> bytes:
+    return encode(TaskResult(True, "", ("wrote it",), a_proof(manifest_hash, chunks)))
 
 
 def failed(reason: str) -> bytes:

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import threading
+from collections.abc import AsyncIterator
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import httpx
@@ -11,13 +14,15 @@ from deployment_builders import (
     a_manifest,
     an_image_of,
     an_inventory,
+    client_of,
     done,
     failed,
 )
 
-from imager.image.manifest import parse_signed
+from imager.image.manifest import Manifest, parse_signed
 from imager.image.plan import build_bitmap
 from imager.wire.messages import After, Progress, Task, TaskKind, decode, encode
+from netboot.dhcp.leases import Lease
 
 A, B = b"a" * 4096, b"b" * 4096
 
@@ -240,7 +245,7 @@ def test_machine_that_lacks_nothing_ends_its_session_without_a_packet(tmp_path: 
             seen = (await bench.admin.get(f"/api/v1/sessions/{session['id']}")).json()
             assert seen["state"] == "done"
             assert seen["statistics"].get("sent_bytes", 0) == 0
-            assert seen["tasks"][0]["proof"]["chunks_verified"] == 4
+            assert seen["tasks"][0]["proof"]["chunks_verified"] == 1
 
     run(story())
 
@@ -256,6 +261,152 @@ def test_success_without_a_proof_of_this_image_is_a_failure(tmp_path: Path) -> N
             seen = (await bench.admin.get(f"/api/v1/sessions/{session['id']}")).json()
             assert seen["state"] == "failed"
             assert seen["tasks"][0]["error"] == "the agent's proof is not of this image"
+
+    run(story())
+
+
+def test_success_that_proves_fewer_chunks_than_the_image_has_is_a_failure(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, machine = await bench.register(an_inventory())
+            manifest = bench.keep_image("golden", A, B)
+            await bench.deploy("golden", registration.name)
+            task = await next_task(machine)
+            await machine.post(f"/agent/v1/tasks/{task.id}/result", content=done(manifest.hash.hex(), 1))
+            seen = (await bench.admin.get(f"/api/v1/tasks/{task.id}")).json()
+            assert (seen["state"], seen["error"]) == ("failed", "the agent proved 1 of the image's 2 chunks")
+
+    run(story())
+
+
+def test_body_for_a_task_that_is_not_the_machines_is_not_read(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            owner, owner_client = await bench.register(an_inventory("52:54:00:00:00:01"))
+            _, other = await bench.register(an_inventory("52:54:00:00:00:02"))
+            bench.keep_image("golden", A)
+            await bench.deploy("golden", owner.name)
+            task = await next_task(owner_client)
+            read: list[int] = []
+
+            async def body() -> AsyncIterator[bytes]:
+                read.append(1)
+                yield b"x"
+
+            path = f"/agent/v1/tasks/{task.id}"
+            chunk = f"{path}/chunks/{'0' * 64}"
+            for client, method, where, status in (
+                (other, "POST", f"{path}/publish", 404),
+                (other, "PUT", chunk, 404),
+                (other, "POST", f"{path}/ready", 404),
+                (other, "POST", f"{path}/result", 404),
+                (owner_client, "POST", f"{path}/publish", 404),  # it is no capture
+                (owner_client, "PUT", chunk, 404),
+            ):
+                answer = await client.request(method, where, content=body())
+                assert (answer.status_code, read) == (status, []), where
+            await bench.admin.post(f"/api/v1/tasks/{task.id}/cancel")
+            for what in ("ready", "result", "publish"):
+                answer = await owner_client.post(f"{path}/{what}", content=body())
+                assert (answer.status_code, read) == (410, []), what
+
+    run(story())
+
+
+def test_one_registration_does_not_take_over_a_machine_at_work(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            mac = "52:54:00:00:00:01"
+            registration, machine = await bench.register(an_inventory(mac))
+            bench.keep_image("golden", A)
+            await bench.deploy("golden", registration.name)
+            task = await next_task(machine)
+            path = f"/agent/v1/tasks/{task.id}/progress"
+            word = encode(Progress("receive", 1, 2, 1.0))
+            await machine.post(path, content=word)
+            stranger = client_of(bench.agent_app, address="10.77.0.66")
+            inventory = encode(an_inventory(mac, address="10.77.0.66"))
+            refused = await stranger.post("/agent/v1/register", content=inventory)
+            assert refused.status_code == 409
+            assert "is at work at 10.77.0.50" in refused.json()["detail"]
+            assert (await machine.post(path, content=word)).status_code == 204
+            bench.clock.now_s += 11  # it was switched off, and has another address now
+            assert (await stranger.post("/agent/v1/register", content=inventory)).status_code == 200
+            assert (await machine.post(path, content=word)).status_code == 401
+            await stranger.aclose()
+
+    run(story())
+
+
+def test_machine_whose_address_is_leased_to_another_one_is_refused(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            now = bench.clock.now_s
+            lease = Lease("52:54:00:00:00:02", IPv4Address("10.77.0.50"), now + 3600)
+            bench.appliance.leases.save(lease)
+            victim = encode(an_inventory("52:54:00:00:00:01"))
+            refused = await bench.anonymous.post("/agent/v1/register", content=victim)
+            assert refused.status_code == 409
+            assert "10.77.0.50 is the address of 52:54:00:00:00:02" in refused.json()["detail"]
+            await bench.register(an_inventory("52:54:00:00:00:02"))
+            bench.clock.now_s = now + 3601  # nobody's address any more
+            await bench.register(an_inventory("52:54:00:00:00:01"))
+
+    run(story())
+
+
+def test_machine_that_waits_long_without_a_task_starts_its_disk(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, machine = await bench.register(an_inventory())
+            assert (await next_task(machine)).kind is TaskKind.WAIT
+            bench.clock.now_s += 899
+            assert (await next_task(machine)).kind is TaskKind.WAIT
+            bench.clock.now_s += 1
+            assert (await next_task(machine)).kind is TaskKind.BOOT_LOCAL
+            # It is back, with a deployment that fails: its disk may be half-written, so it waits for a person.
+            await bench.register(an_inventory())
+            machine = bench._clients[-1]
+            bench.keep_image("golden", A)
+            await bench.deploy("golden", registration.name)
+            task = await next_task(machine)
+            await machine.post(f"/agent/v1/tasks/{task.id}/result", content=failed("the disk is broken"))
+            assert (await next_task(machine)).kind is TaskKind.WAIT
+            bench.clock.now_s += 901
+            assert (await next_task(machine)).kind is TaskKind.WAIT
+
+    run(story())
+
+
+def test_capture_that_is_cancelled_while_it_is_published_ends_in_order(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, machine = await bench.register(an_inventory())
+            await bench.admin.post("/api/v1/capture", json={"machine": registration.name, "image": "room-a"})
+            task = await next_task(machine)
+            path = f"/agent/v1/tasks/{task.id}"
+            stored, rows = an_image_of(A)
+            for digest, frame, _ in stored:
+                await machine.put(f"{path}/chunks/{digest.hex()}", content=frame)
+            writer = bench.appliance.captures._uploads[task.id].writer
+            publish, began, go_on = writer.publish, asyncio.Event(), threading.Event()
+            loop = asyncio.get_running_loop()
+
+            def slowly(manifest: Manifest) -> Manifest:
+                loop.call_soon_threadsafe(began.set)
+                assert go_on.wait(10)
+                return publish(manifest)
+
+            writer.publish = slowly  # type: ignore[method-assign]
+            publishing = asyncio.create_task(machine.post(f"{path}/publish", content=a_manifest("room-a", rows).body()))
+            await began.wait()
+            cancelling = asyncio.create_task(bench.admin.post(f"/api/v1/tasks/{task.id}/cancel"))
+            await asyncio.sleep(0)
+            assert (await bench.admin.get(f"/api/v1/tasks/{task.id}")).json()["state"] == "running"
+            go_on.set()
+            assert ((await publishing).status_code, (await cancelling).status_code) == (204, 200)
+            assert (await bench.admin.get(f"/api/v1/tasks/{task.id}")).json()["state"] == "cancelled"
+            assert bench.appliance.captures._uploads == {}
 
     run(story())
 

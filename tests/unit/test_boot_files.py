@@ -218,11 +218,20 @@ def test_a_machine_that_does_not_tell_its_mac_is_known_by_its_lease(tmp_path: Pa
     assert desk.asked == [MAC]
 
 
-def test_a_machine_whose_mac_nobody_knows_gets_the_agent(tmp_path: Path) -> None:
+def test_a_machine_whose_mac_nobody_knows_boots_its_disk(tmp_path: Path) -> None:
     desk = Desk()
     rendered = text(make_tree(tmp_path, desk.next_boot).open("grub/machine-.cfg", REQUEST))
     assert desk.asked == []
-    assert "vmlinuz" in rendered and "BOOTIF" not in rendered
+    assert "vmlinuz" not in rendered and "did not tell its MAC" in rendered
+
+
+@pytest.mark.parametrize("missing", sorted(AGENT))
+def test_where_no_agent_is_built_every_machine_boots_its_disk(tmp_path: Path, missing: str) -> None:
+    tree = make_tree(tmp_path, Desk().next_boot)
+    assert "vmlinuz" in text(tree.open(f"grub/machine-{MAC}.cfg", REQUEST))
+    (tmp_path / "agent" / missing).unlink()
+    rendered = text(tree.open(f"grub/machine-{MAC}.cfg", REQUEST))
+    assert "vmlinuz" not in rendered and "no agent is built" in rendered
 
 
 def test_the_size_of_a_rendered_file_counts_bytes(tmp_path: Path) -> None:

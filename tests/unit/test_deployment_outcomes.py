@@ -1,15 +1,17 @@
 """How tasks end, whoever ends them: the watch, the administrator, the machine, the sender."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from deployment_builders import Bench, a_bench, an_inventory, done, failed
+from deployment_builders import Bench, a_bench, a_proof, an_inventory, done, failed
 
 from imager.transport.receive import ReceiveProcess
-from imager.wire.messages import Progress, Task, decode, encode
+from imager.wire.messages import Progress, Task, TaskResult, decode, encode
 from netboot.boot.contexts import BootKind
+from netboot.model import TaskState
 
 A = b"a" * 4096
 SILENCE_S, JOIN_S = 60.0, 3600.0
@@ -35,7 +37,9 @@ def test_silent_machine_is_failed_after_the_stated_time_and_the_others_go_on(tmp
             alive, alive_client = await bench.register(an_inventory("52:54:00:00:00:02"))
             bench.keep_image("golden", A)
             session = await bench.deploy("golden", quiet.name, alive.name)
-            await take(quiet_client)
+            quiet_task = await take(quiet_client)
+            began = encode(Progress("preflight", 0, 0, 0.0))
+            await quiet_client.post(f"/agent/v1/tasks/{quiet_task.id}/progress", content=began)
             task = await take(alive_client)
             bench.clock.now_s += SILENCE_S
             await alive_client.post(f"/agent/v1/tasks/{task.id}/progress", content=encode(Progress("scan", 1, 2, 0.0)))
@@ -68,6 +72,110 @@ def test_machine_that_never_boots_is_failed_after_the_stated_time(tmp_path: Path
             state, error = (await tasks_of(bench))[registration.name]
             assert state == "failed" and "did not take its task" in error
             assert (await bench.admin.get(f"/api/v1/sessions/{session['id']}")).json()["state"] == "failed"
+
+    run(story())
+
+
+def test_task_handed_to_a_machine_that_was_switched_off_while_it_asked_waits_for_it_to_boot(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, client = await bench.register(an_inventory())
+            bench.keep_image("golden", A)
+            poll = asyncio.create_task(client.get("/agent/v1/task?wait=60"))
+            await bench.machine_waits(registration.machine_id)
+            await bench.deploy("golden", registration.name)
+            await poll  # into the void
+            bench.clock.now_s += JOIN_S
+            await bench.appliance.outcomes.watch_once(SILENCE_S, JOIN_S)
+            assert (await tasks_of(bench))[registration.name][0] == "running"
+            assert bench.appliance.next_boots.next_boot("52:54:00:00:00:01").kind is BootKind.AGENT
+            bench.clock.now_s += 1
+            await bench.appliance.outcomes.watch_once(SILENCE_S, JOIN_S)
+            assert (await tasks_of(bench))[registration.name][0] == "failed"
+
+    run(story())
+
+
+def test_session_whose_last_task_ended_as_the_appliance_died_is_ended_by_its_successor(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, client = await bench.register(an_inventory())
+            manifest = bench.keep_image("golden", A)
+            await bench.deploy("golden", registration.name)
+            task = await take(client)
+            result = TaskResult(True, "", (), a_proof(manifest.hash.hex()))
+            bench.appliance.sessions.end_task(task.id, TaskState.SUCCEEDED, result, 1.0)
+        async with a_bench(tmp_path) as bench:
+            assert (await bench.admin.get("/api/v1/sessions/1")).json()["state"] == "waiting"
+            await bench.appliance.orders.resume()
+            assert (await bench.admin.get("/api/v1/sessions/1")).json()["state"] == "done"
+
+    run(story())
+
+
+def test_failing_a_session_ends_it_when_no_task_is_open(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, client = await bench.register(an_inventory())
+            bench.keep_image("golden", A)
+            await bench.deploy("golden", registration.name)
+            task = await take(client)
+            bench.appliance.sessions.end_task(task.id, TaskState.FAILED, TaskResult(False, "x", ()), 1.0)
+            await bench.appliance.outcomes.fail_session(1, "its sender is gone")
+            assert (await bench.admin.get("/api/v1/sessions/1")).json()["state"] == "failed"
+
+    run(story())
+
+
+def test_machine_whose_deployment_failed_boots_the_agent_until_a_task_succeeds_or_is_cancelled(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            mac = "52:54:00:00:00:01"
+            registration, client = await bench.register(an_inventory(mac))
+            manifest = bench.keep_image("golden", A)
+            next_boot = bench.appliance.next_boots.next_boot
+
+            async def deploy(result: bytes | None) -> None:
+                await bench.deploy("golden", registration.name)
+                task = await take(client)
+                if result is None:
+                    await bench.admin.post(f"/api/v1/tasks/{task.id}/cancel")
+                else:
+                    await client.post(f"/agent/v1/tasks/{task.id}/result", content=result)
+
+            for ending in (done(manifest.hash.hex()), None):
+                await deploy(failed("the disk is broken"))
+                assert next_boot(mac).kind is BootKind.AGENT
+                assert next_boot(mac).reason == "deploy golden failed: it waits for a new task"
+                await deploy(ending)
+                assert next_boot(mac).kind is BootKind.LOCAL
+
+    run(story())
+
+
+def test_disks_that_cannot_take_the_image_are_told_together_before_anything_begins(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            disk = an_inventory().disks[0]
+            good, _ = await bench.register(an_inventory("52:54:00:00:00:01"))
+            small, _ = await bench.register(an_inventory("52:54:00:00:00:02", disks=(replace(disk, size_bytes=4096),)))
+            two, _ = await bench.register(
+                an_inventory("52:54:00:00:00:03", disks=(disk, replace(disk, device="/dev/vdb")))
+            )
+            bench.keep_image("golden", A, A)
+            answer = await bench.admin.post("/api/v1/deploy", json={"image": "golden", "to": ["all"]})
+            assert answer.status_code == 400
+            told = answer.json()["detail"]
+            assert told.startswith("2 of 3 machines cannot take golden: ")
+            assert f"{small.name}: /dev/vda has 4.1 kB, the image needs 8.2 kB" in told
+            assert f"{two.name}: this machine has 2 fixed disks" in told
+            assert good.name not in told and "--target" in told
+            assert (await bench.admin.get("/api/v1/sessions")).json() == []
+            body = {"image": "golden", "to": ["all"], "target": "/dev/sdq"}
+            answer = await bench.admin.post("/api/v1/deploy", json=body)
+            assert answer.status_code == 400 and "/dev/sdq is not a disk of this machine" in answer.json()["detail"]
 
     run(story())
 
