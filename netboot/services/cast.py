@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 
-from imager.errors import ImagerError
+from imager.errors import CastError, ImagerError
 from imager.image.manifest import Manifest
 from imager.image.plan import build_bitmap, count_lacking
 from imager.image.store import StoredImage
@@ -36,6 +36,10 @@ TICK_S = 0.5
 """How often a session is looked at when its sender says nothing."""
 NEVER_S = 1e7
 """Silence that the sender itself forgives: the watch over tasks fails silent machines, and knows who only scans."""
+CONTROL_PORT_BASE = 24_000
+CONTROL_PORTS = 4_000
+"""A session's control port follows from its number, so that the sender of a restarted appliance is found where the
+last one was; when another program has that port, any will do."""
 LAST_WORD_S = 1.0
 """How long a sender that nobody waits for may take to tell what it counted."""
 
@@ -68,6 +72,10 @@ class _Cast:
     started_s: float
     process: CastProcess | None = None
     control_port: int = 0
+    wanted: dict[int, bytes] = field(default_factory=dict)
+    """What each receiver said that it lacks."""
+    told: set[int] = field(default_factory=set)
+    """Were given the address of this cast by this run of the appliance."""
     ready: set[int] = field(default_factory=set)
     joined: set[int] = field(default_factory=set)
     """Heard by the sender: their sockets are open."""
@@ -104,6 +112,7 @@ class CastService:
         cast = self._casts.get(session.id)
         if cast is None:
             raise ConflictError(f"session {session.id} is not open")
+        cast.told.add(receiver)
         return CastAddress(
             session=session.number,
             receiver=receiver,
@@ -124,14 +133,9 @@ class CastService:
             cast.served.discard(receiver)
             if cast.first_ready_s is None:
                 cast.first_ready_s = self._clock()
+            cast.wanted[receiver] = wanted
             if count_lacking(wanted):
-                if cast.process is None:
-                    await self._start(cast)
-                assert cast.process is not None
-                cast.process.admit(receiver, wanted)
-                cast.receiving.add(receiver)
-                if cast.begun:
-                    cast.process.begin()
+                await self._admit(cast, [receiver])
             else:
                 cast.served.add(receiver)
                 if cast.process is not None:
@@ -178,7 +182,10 @@ class CastService:
                     await self._look(session_id, cast, listener)
                 except Exception as error:
                     log.exception("cast failed", session=session_id)
-                    await listener.broke(session_id, sorted(cast.expected), f"the appliance failed: {error}")
+                    try:
+                        await listener.broke(session_id, sorted(cast.expected), f"the appliance failed: {error}")
+                    except Exception:
+                        log.exception("cast's failure was not noted; the other casts go on", session=session_id)
 
     async def _look(self, session_id: int, cast: _Cast, listener: CastListener) -> None:
         async with cast.lock:
@@ -197,6 +204,13 @@ class CastService:
     async def _hear(self, session_id: int, cast: _Cast, event: SenderEvent, listener: CastListener) -> None:
         match event:
             case ReceiverJoined(receiver, address):
+                if receiver not in cast.told:
+                    # It listens since before a restart of the appliance, and knows nothing of it. Given up by its
+                    # sender it asks for its task again, and is admitted with what it lacks by then.
+                    async with cast.lock:
+                        if cast.process is not None:
+                            cast.process.remove(receiver, "the appliance was restarted")
+                    return
                 cast.joined.add(receiver)
                 await listener.told(session_id, receiver, f"receives the cast at {address}")
             case ReceiverProgress():
@@ -215,6 +229,9 @@ class CastService:
                     await self._drop(cast)
                     _add(cast.totals, statistics)
                     lost, cast.receiving = sorted(cast.receiving), set()
+                    if lost and not error:
+                        # They became ready while the sender was ending: it has not heard of them.
+                        await self._admit(cast, lost)
                 log.info("sender ended", session=session_id, error=error, sent_bytes=statistics.sent_bytes)
                 if error:
                     await listener.broke(session_id, lost, f"sending broke off: {error}")
@@ -226,15 +243,38 @@ class CastService:
         attendance = Attendance(len(cast.expected), len(here), len(cast.gone), since)
         return may_begin(attendance, cast.session.min_receivers, cast.session.max_wait_s)
 
+    async def _admit(self, cast: _Cast, receivers: Sequence[int]) -> None:
+        """Let receivers in, by a new sender when there is none. The cast is locked by who calls."""
+        if cast.process is None:
+            await self._start(cast)
+        assert cast.process is not None
+        for receiver in receivers:
+            cast.process.admit(receiver, cast.wanted[receiver])
+            cast.receiving.add(receiver)
+        if cast.begun:
+            cast.process.begin()
+
     async def _start(self, cast: _Cast) -> None:
         """A new sender process; a later one of the same session answers at the port that its machines were told.
 
         All machines that may still come are its receivers, lacking nothing yet, so that it does not end without them.
         """
+        if cast.control_port:
+            process = await self._start_at(cast, cast.control_port)
+        else:
+            try:
+                process = await self._start_at(cast, CONTROL_PORT_BASE + cast.session.number % CONTROL_PORTS)
+            except CastError as error:
+                log.warning("the session's own control port cannot be used", session=cast.session.id, error=str(error))
+                process = await self._start_at(cast, 0)
+        cast.process, cast.control_port = process, process.control_port
+        asyncio.get_running_loop().add_reader(process.fileno(), self._wake.set)
+
+    async def _start_at(self, cast: _Cast, control_port: int) -> CastProcess:
         session = cast.session
         process = CastProcess(
             cast.source,
-            SenderAddress(session.number, session.group, session.data_port, self._address, cast.control_port),
+            SenderAddress(session.number, session.group, session.data_port, self._address, control_port),
             SenderOptions(max_bitrate_bps=session.max_bitrate_bps, silence_timeout_s=NEVER_S),
             sorted(cast.expected - cast.served - cast.gone),
             build_bitmap((), len(cast.source.stored_lengths)),
@@ -244,8 +284,7 @@ class CastService:
         except ImagerError:
             await asyncio.to_thread(process.stop)
             raise
-        cast.process, cast.control_port = process, process.control_port
-        asyncio.get_running_loop().add_reader(process.fileno(), self._wake.set)
+        return process
 
     async def _drop(self, cast: _Cast) -> None:
         """Clean up after a process that has ended."""
