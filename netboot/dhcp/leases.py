@@ -4,14 +4,12 @@ Times are seconds of the clock whose readings the caller passes as `now`: the co
 is. A lease that has expired stays in the repository: its machine gets the same address again while nobody else took it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 from typing import Protocol
 from zlib import crc32
-
-from netboot.model import Ignored
 
 
 class LeaseState(StrEnum):
@@ -114,12 +112,9 @@ class Pool:
     def __len__(self) -> int:
         return int(self.last) - int(self.first) + 1
 
-    def choose_free(self, mac: str, taken: set[IPv4Address]) -> IPv4Address | Ignored:
-        """A free address; the same for the same MAC while it is free, so that a lost database does little harm."""
+    def walk(self, mac: str) -> Iterator[IPv4Address]:
+        """Every address once; the same order for the same MAC, so that a lost database does little harm."""
         size = len(self)
         start = crc32(mac.encode()) % size
         for step in range(size):
-            address = self.first + (start + step) % size
-            if address not in taken:
-                return address
-        return Ignored(f"pool exhausted: all {size} addresses of {self.first}-{self.last} are in use")
+            yield self.first + (start + step) % size

@@ -5,11 +5,14 @@ by its hardware address alone, so firmware, GRUB, the agent and the installed sy
 each of them sends a client identifier of its own.
 """
 
+from collections import deque
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from itertools import islice
 
 from netboot.dhcp.classify import classify
 from netboot.dhcp.leases import Lease, LeaseRepository, LeaseState, Pool
+from netboot.dhcp.offers import OpenOffers
 from netboot.dhcp.reply import (
     BROADCAST,
     CLIENT_PORT,
@@ -54,6 +57,10 @@ OFFER_S = 30.0
 """How long an offered address is held for its client."""
 DECLINED_S = 600.0
 """How long an address that was found in use is left alone."""
+PROBES = 16
+"""Addresses tried one by one for a new machine: enough while a good part of the pool is free."""
+WALK_S = 1.0
+"""The whole pool, which may have 65,000 addresses, is looked through at most so often."""
 _MAX_HOSTNAME = 63
 
 
@@ -74,12 +81,6 @@ class ServerConfig:
             raise ValueError("a lease of less than 60 seconds keeps clients renewing")
 
 
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    address: IPv4Address
-    until_s: float
-
-
 class DhcpServer:
     """Answers for one pool. Not safe to call from two threads at once."""
 
@@ -87,7 +88,10 @@ class DhcpServer:
         self._config = config
         self._leases = leases
         self._choose_boot = choose_boot
-        self._offers: dict[str, _Offer] = {}
+        self._offers = OpenOffers()
+        self._spare: deque[IPv4Address] = deque()
+        """Were without a lease when the pool was looked through last; to be looked at again when given."""
+        self._next_walk_s = 0.0
 
     def respond(self, request: DhcpPacket, arrival: Arrival) -> Reply | Ignored:
         """The answer to one packet. What `LeaseRepository` raises passes through."""
@@ -121,41 +125,57 @@ class DhcpServer:
         address = self._address_to_offer(request, now)
         if isinstance(address, Ignored):
             return address
-        self._offers[request.mac] = _Offer(address, now + OFFER_S)
+        self._offers.put(request.mac, address, now + OFFER_S)
         return self._grant(request, MessageType.OFFER, address)
 
     def _address_to_offer(self, request: DhcpPacket, now: float) -> IPv4Address | Ignored:
         """In the order of RFC 2131, section 4.3.1: the current one, the last one, the wished one, any free one."""
-        self._forget_old_offers(now)
+        self._offers.forget_until(now)
         mac = request.mac
-        offer = self._offers.get(mac)
-        if offer is not None:
-            return offer.address  # a repeated DISCOVER gets the same offer
+        offered = self._offers.address_of(mac)
+        if offered is not None:
+            return offered  # a repeated DISCOVER gets the same offer
         lease = self._leases.get_by_mac(mac)
         if lease is not None and self._is_free_for(mac, lease.address, now):
             return lease.address
         wished = request.options.get(REQUESTED_ADDRESS)
         if wished is not None and self._is_free_for(mac, wished, now):
             return wished
-        taken = {offer.address for offer in self._offers.values()}
-        taken.update(lease.address for lease in self._leases.all() if lease.is_active(now))
-        taken.add(self._config.server_address)
-        taken.update(self._config.routers)
-        taken.update(self._config.dns_servers)
-        return self._config.pool.choose_free(mac, taken)
+        free = self._free_address(mac, now)
+        if free is not None:
+            return free
+        # Offers cost their askers nothing: whoever makes up hardware addresses must not close the pool.
+        while (address := self._offers.evict_oldest()) is not None:
+            if self._is_free_for(mac, address, now):
+                return address
+        pool = self._config.pool
+        return Ignored(f"pool exhausted: all {len(pool)} addresses of {pool.first}-{pool.last} are in use")
 
-    def _forget_old_offers(self, now: float) -> None:
-        for mac in [mac for mac, offer in self._offers.items() if offer.until_s <= now]:
-            del self._offers[mac]
+    def _free_address(self, mac: str, now: float) -> IPv4Address | None:
+        """One that nobody has. A few are asked for one by one; the whole pool is looked through seldom."""
+        for address in islice(self._config.pool.walk(mac), PROBES):
+            if self._is_free_for(mac, address, now):
+                return address
+        if not self._spare and now >= self._next_walk_s:
+            active = {lease.address for lease in self._leases.all() if lease.is_active(now)}
+            self._spare = deque(address for address in self._config.pool.walk(mac) if address not in active)
+            self._next_walk_s = now + WALK_S
+        while self._spare:
+            address = self._spare.popleft()
+            if self._is_free_for(mac, address, now):
+                return address
+        return None
 
     def _is_free_for(self, mac: str, address: IPv4Address, now: float) -> bool:
         """Whether this machine may have (or keep) this address."""
+        return self._offers.holder_of(address, now) in (None, mac) and self._is_unbound_for(mac, address, now)
+
+    def _is_unbound_for(self, mac: str, address: IPv4Address, now: float) -> bool:
+        """The same, whomever it is offered to."""
         config = self._config
         if address not in config.pool or address == config.server_address:
             return False
         if address in config.routers or address in config.dns_servers:
-            return False
-        if any(o.address == address and o.until_s > now and holder != mac for holder, o in self._offers.items()):
             return False
         lease = self._leases.get_by_address(address)
         if lease is None or not lease.is_active(now):
@@ -180,18 +200,19 @@ class DhcpServer:
     ) -> Reply | Ignored:
         mac = request.mac
         if chosen != self._config.server_address:
-            self._offers.pop(mac, None)
+            self._offers.drop(mac)
             return Ignored(f"took another server's offer: {chosen}")
         address = wished if wished is not None else request.ciaddr
         if address == NO_ADDRESS:
             return Ignored("REQUEST names no address: neither ciaddr nor option 50")
-        offer = self._offers.get(mac)
         lease = self._leases.get_by_mac(mac)
-        was_offered = offer is not None and offer.address == address
+        was_offered = self._offers.address_of(mac) == address or self._offers.was_evicted(mac, address, now)
         is_held = lease is not None and lease.address == address  # a repeated REQUEST, its ACK was lost
         if not was_offered and not is_held:
             return self._refuse(request, f"{address} was not offered to you")
-        if not self._is_free_for(mac, address, now):
+        # An offer that made room for another one is good still: who asks for the address goes before who does not.
+        is_free = self._is_unbound_for if self._offers.was_evicted(mac, address, now) else self._is_free_for
+        if not is_free(mac, address, now):
             return self._refuse(request, f"{address} is in use by another machine")
         return self._bind(request, address, now)
 
@@ -212,7 +233,8 @@ class DhcpServer:
     def _bind(self, request: DhcpPacket, address: IPv4Address, now: float) -> Reply:
         hostname = (request.options.get(HOST_NAME) or "")[:_MAX_HOSTNAME]
         self._leases.save(Lease(request.mac, address, now + self._config.lease_s, LeaseState.BOUND, hostname))
-        self._offers.pop(request.mac, None)
+        self._offers.drop(request.mac)
+        self._offers.withdraw(address)
         return self._grant(request, MessageType.ACK, address)
 
     # DECLINE, RELEASE, INFORM
@@ -223,7 +245,7 @@ class DhcpServer:
             return Ignored("DECLINE is not for this server")
         if not self._holds(request.mac, address):
             return Ignored(f"DECLINE of an address that the machine does not hold: {address}")
-        self._offers.pop(request.mac, None)
+        self._offers.drop(request.mac)
         self._leases.save(Lease(request.mac, address, now + DECLINED_S, LeaseState.DECLINED))
         return Ignored(
             f"DECLINE, no answer is due: {address} is in use by a stranger, left alone for {DECLINED_S:.0f} s"
@@ -235,13 +257,13 @@ class DhcpServer:
             return Ignored("RELEASE is not for this server")
         if not self._holds(request.mac, address):
             return Ignored(f"RELEASE of an address that the machine does not hold: {address}")
-        self._offers.pop(request.mac, None)
+        self._offers.drop(request.mac)
         self._leases.release(address)
+        self._next_walk_s = 0.0
         return Ignored(f"RELEASE, no answer is due: {address} is free")
 
     def _holds(self, mac: str, address: IPv4Address) -> bool:
-        offer = self._offers.get(mac)
-        if offer is not None and offer.address == address:
+        if self._offers.address_of(mac) == address:
             return True
         lease = self._leases.get_by_mac(mac)
         return lease is not None and lease.address == address

@@ -1,6 +1,6 @@
 """The DHCP server's answers, state by state of RFC 2131."""
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 from dhcp_builders import (
@@ -24,7 +24,7 @@ from dhcp_builders import (
 
 from netboot.dhcp.leases import Lease, LeaseState, MemoryLeases, Pool
 from netboot.dhcp.reply import Delivery, Destination
-from netboot.dhcp.server import DECLINED_S, OFFER_S
+from netboot.dhcp.server import DECLINED_S, OFFER_S, PROBES, DhcpServer, ServerConfig
 from netboot.model import BootFile, Ignored
 from netboot.wire.dhcp_options import (
     BOOT_FILE_NAME,
@@ -123,12 +123,18 @@ def test_two_machines_never_get_the_same_offer() -> None:
     assert offers == {NETWORK[100], NETWORK[101]}
 
 
-def test_an_exhausted_pool_is_a_reason_and_an_offer_that_was_not_taken_comes_back() -> None:
+def test_an_exhausted_pool_is_a_reason() -> None:
     server = a_server(first=100, last=100)
-    reply_to(server, a_discover())
+    lease_address(server)
     assert "pool exhausted" in reason_of(server, a_discover(mac=OTHER_MAC))
-    later = an_arrival(1000 + OFFER_S)
-    assert reply_to(server, a_discover(mac=OTHER_MAC), later).packet.yiaddr == NETWORK[100]
+
+
+def test_an_offer_that_was_not_taken_is_void_after_its_time() -> None:
+    server = a_server(first=100, last=100)
+    offer = reply_to(server, a_discover()).packet
+    assert reply_to(server, a_discover(mac=OTHER_MAC)).packet.yiaddr == NETWORK[100]
+    late = an_arrival(1000 + OFFER_S)
+    assert reply_to(server, a_request(offer), late).packet.message_type is MessageType.NAK
 
 
 def test_a_wished_address_is_offered_when_free() -> None:
@@ -143,7 +149,7 @@ def test_a_wish_outside_the_pool_is_passed_over(wished: IPv4Address) -> None:
 def test_the_servers_own_and_the_routers_address_are_never_offered() -> None:
     server = a_server(first=1, last=3, routers=(NETWORK[2],))
     assert reply_to(server, a_discover(wished=NETWORK[1])).packet.yiaddr == NETWORK[3]
-    assert "exhausted" in reason_of(server, a_discover(mac=OTHER_MAC, wished=NETWORK[2]))
+    assert reply_to(server, a_discover(mac=OTHER_MAC, wished=NETWORK[2])).packet.yiaddr == NETWORK[3]
 
 
 def test_a_request_binds_the_offer_and_keeps_the_lease() -> None:
@@ -369,3 +375,72 @@ def test_a_pool_that_makes_no_sense_is_refused(first: int, last: int) -> None:
         Pool(NETWORK, NETWORK[first], NETWORK[last])
     with pytest.raises(ValueError, match="not inside"):
         Pool(NETWORK, NETWORK[4], IPv4Address("10.78.0.1"))
+
+
+def a_mac(number: int) -> str:
+    return ":".join(f"{byte:02x}" for byte in (0x02_00_00_00_00_00 + number).to_bytes(6, "big"))
+
+
+def test_made_up_machines_do_not_close_the_pool() -> None:
+    server = a_server()
+    for number in range(500):
+        assert reply_to(server, a_discover(mac=a_mac(number))).packet.message_type is MessageType.OFFER
+    offer = reply_to(server, a_discover()).packet
+    acknowledged = reply_to(server, a_request(offer)).packet
+    assert acknowledged.message_type is MessageType.ACK and acknowledged.yiaddr == offer.yiaddr
+
+
+def test_machine_whose_offer_made_room_still_gets_its_address_when_it_asks() -> None:
+    leases = MemoryLeases()
+    server = a_server(leases)
+    offer = reply_to(server, a_discover()).packet
+    taker = None
+    for number in range(300):
+        if reply_to(server, a_discover(mac=a_mac(number))).packet.yiaddr == offer.yiaddr:
+            taker = a_mac(number)
+    assert taker is not None
+    assert reply_to(server, a_request(offer)).packet.message_type is MessageType.ACK
+    assert reply_to(server, a_request(offer, mac=taker)).packet.message_type is MessageType.NAK
+    holder = leases.get_by_address(offer.yiaddr)
+    assert holder is not None and holder.mac == MAC
+
+
+def test_address_of_a_lease_that_is_offered_anew_to_its_holder_is_never_given_to_another() -> None:
+    server = a_server()
+    held = lease_address(server)
+    assert reply_to(server, a_discover()).packet.yiaddr == held
+    for number in range(300):
+        assert reply_to(server, a_discover(mac=a_mac(number))).packet.yiaddr != held
+
+
+class CountingLeases(MemoryLeases):
+    """Counts what is asked of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = 0
+        self.walks = 0
+
+    def get_by_address(self, address: IPv4Address) -> Lease | None:
+        self.looks += 1
+        return super().get_by_address(address)
+
+    def all(self) -> tuple[Lease, ...]:
+        self.walks += 1
+        return tuple(super().all())
+
+
+def test_flood_of_discovers_on_a_large_full_pool_looks_at_few_addresses_each() -> None:
+    network = IPv4Network("10.64.0.0/16")
+    leases = CountingLeases()
+    pool = Pool(network, network[2], network[-2])
+    for number in range(2, 65_000):
+        leases.save(Lease(a_mac(1_000_000 + number), network[number], 1e9))
+    server = DhcpServer(ServerConfig(network[1], pool), leases, lambda client: Ignored("nothing to boot"))
+    leases.looks = 0
+    flood = 2000
+    for number in range(flood):
+        answer = server.respond(a_discover(mac=a_mac(number)), an_arrival(1000 + number / 10_000))
+        assert not isinstance(answer, Ignored)
+    assert leases.walks == 1
+    assert leases.looks <= flood * (PROBES + 4)
