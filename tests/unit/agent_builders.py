@@ -18,6 +18,7 @@ from imager.agent.progress import Meter
 from imager.agent.tasks import TaskContext
 from imager.image.capture import capture_image
 from imager.image.manifest import Manifest
+from imager.image.plan import build_bitmap
 from imager.image.store import ImageStore, StoredImage
 from imager.transport.caster import CastProcess, SenderAddress
 from imager.wire.messages import (
@@ -85,7 +86,8 @@ def a_session(
     session = manifest.created_s & 0xFFFF
     port = 20000 + os.getpid() % 20000
     sender = SenderAddress(session, "239.255.77.7", port, address)
-    cast = CastProcess(StoredImage(manifest, store), sender, expected=[1])
+    nothing = build_bitmap([], len(manifest.chunks))  # the machine says what it lacks, as to the appliance
+    cast = CastProcess(StoredImage(manifest, store), sender, expected=[1], wanted=nothing)
     cast.start()
     ended = threading.Event()
     lock = threading.Lock()
