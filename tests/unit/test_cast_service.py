@@ -1,0 +1,168 @@
+"""The appliance's casts: restarts, receivers that come as the sender ends, and what fails beside them."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deployment_builders import Bench, a_bench, an_inventory
+from sqlalchemy import text
+
+from imager.errors import CastError
+from imager.multicast.events import SenderStatistics, SessionEnded
+from imager.transport.receive import ReceiveProcess
+from imager.wire.messages import CastAddress, Task, decode
+
+A = b"a" * 4096
+LOOPBACK = "127.0.0.1"
+
+
+def run(coroutine: Any) -> None:
+    asyncio.run(asyncio.wait_for(coroutine, 60))
+
+
+async def take(machine: Any) -> CastAddress:
+    task = decode(Task, (await machine.get("/agent/v1/task")).content)
+    assert task.deploy is not None
+    return task.deploy.cast
+
+
+async def until_told(bench: Bench, session_id: int, word: str) -> None:
+    """Return when an event of the session says this."""
+    while True:
+        version = bench.appliance.changes.version
+        session = (await bench.admin.get(f"/api/v1/sessions/{session_id}")).json()
+        if any(word in event["text"] for event in session["events"]):
+            return
+        await bench.appliance.changes.wait(version, 1.0)
+
+
+def receive_all(receiver: ReceiveProcess) -> dict[int, bytes]:
+    found = {}
+    for chunk in receiver.chunks():
+        found[chunk.index] = bytes(chunk.data)
+        receiver.release(chunk.index, True)
+    receiver.done()
+    return found
+
+
+def test_receiver_of_an_appliance_that_died_is_told_so_by_its_successor(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            first, client = await bench.register(an_inventory("52:54:00:00:00:01"))
+            second, _ = await bench.register(an_inventory("52:54:00:00:00:02"))
+            manifest = bench.keep_image("golden", A)
+            await bench.deploy("golden", first.name, second.name)  # which waits for the second
+            address = await take(client)
+            receiver = ReceiveProcess(address, LOOPBACK, manifest.stored_lengths)
+            receiver.start()
+            await client.post("/agent/v1/tasks/1/ready", content=b"\x80")
+            await until_told(bench, 1, "receives the cast")
+            cast = bench.appliance.casts._casts[1]
+            process, cast.process = cast.process, None
+            assert process is not None and process._child is not None
+            asyncio.get_running_loop().remove_reader(process.fileno())
+            await asyncio.to_thread(process._child.close)  # as when the appliance is killed: no Stop before
+        async with a_bench(tmp_path) as bench:
+            await bench.appliance.orders.resume()
+            with pytest.raises(CastError, match="gave this receiver up"):
+                await asyncio.to_thread(list, receiver.chunks())
+            receiver.stop()
+            _, client = await bench.register(an_inventory("52:54:00:00:00:01"))
+            again = await take(client)
+            assert again == address
+            await bench.admin.post("/api/v1/tasks/2/cancel")
+            receiver = ReceiveProcess(again, LOOPBACK, manifest.stored_lengths)
+            receiver.start()
+            await client.post("/agent/v1/tasks/1/ready", content=b"\x80")
+            assert set(await asyncio.to_thread(receive_all, receiver)) == {0}
+            receiver.stop()
+
+    run(story())
+
+
+def test_session_whose_port_another_program_has_takes_any(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            _, client = await bench.register(an_inventory())
+            bench.keep_image("golden", A)
+            await bench.deploy("golden", "all")
+            port = (await take(client)).control_port
+            session = await bench.appliance.database.run(bench.appliance.sessions.session, 1)
+            manifest = await bench.appliance.images.manifest("golden", 1)
+            casts = bench.appliance.casts
+            other, _ = casts._casts[1], casts._casts.clear()
+            await casts.open(session, manifest, [1])
+            assert casts.address(session, 1).control_port not in (0, port)
+            casts._casts[2] = other  # for the end to close it
+
+    run(story())
+
+
+def test_receiver_that_became_ready_as_the_sender_ended_gets_a_new_one(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            _, client = await bench.register(an_inventory())
+            manifest = bench.keep_image("golden", A)
+            await bench.deploy("golden", "all")
+            address = await take(client)
+            casts = bench.appliance.casts
+            cast = casts._casts[1]
+            await casts.ready(1, 1, b"\x80")
+            before = cast.process
+            await casts._hear(1, cast, SessionEnded(SenderStatistics(), ""), bench.appliance.cast_events)
+            assert cast.process is not None and cast.process is not before
+            assert cast.process.control_port == address.control_port
+            receiver = ReceiveProcess(address, LOOPBACK, manifest.stored_lengths)
+            receiver.start()
+            assert set(await asyncio.to_thread(receive_all, receiver)) == {0}
+            receiver.stop()
+
+    run(story())
+
+
+def test_failure_that_cannot_even_be_noted_ends_no_other_cast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            first, first_client = await bench.register(an_inventory("52:54:00:00:00:01"))
+            second, second_client = await bench.register(an_inventory("52:54:00:00:00:02"))
+            manifest = bench.keep_image("golden", A)
+            events = bench.appliance.cast_events
+            began, told = events.began, asyncio.Event()
+
+            async def fails_once(session_id: int) -> None:
+                if session_id == 1:
+                    raise OSError("the database is away")
+                await began(session_id)
+
+            async def broke(session_id: int, receivers: Sequence[int], reason: str) -> None:
+                told.set()
+                raise OSError("the database is away")
+
+            monkeypatch.setattr(events, "began", fails_once)
+            monkeypatch.setattr(events, "broke", broke)
+            await bench.deploy("golden", first.name)
+            await take(first_client)
+            await first_client.post("/agent/v1/tasks/1/ready", content=b"\x00")
+            await told.wait()
+            await bench.deploy("golden", second.name)
+            receiver = ReceiveProcess(await take(second_client), LOOPBACK, manifest.stored_lengths)
+            receiver.start()
+            await second_client.post("/agent/v1/tasks/2/ready", content=b"\x80")
+            assert set(await asyncio.to_thread(receive_all, receiver)) == {0}
+            receiver.stop()
+
+    run(story())
+
+
+def test_database_that_fails_is_an_answer_in_one_line(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            with bench.appliance.database.transaction() as transaction:
+                transaction.execute(text("ALTER TABLE machine RENAME TO gone"))
+            answer = await bench.admin.get("/api/v1/machines")
+            assert answer.status_code == 500
+            assert "no such table" in answer.json()["detail"] and "roomcast.db" in answer.json()["detail"]
+
+    run(story())
