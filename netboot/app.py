@@ -109,7 +109,7 @@ def build_appliance(settings: Settings, address: IPv4Address, clock: Clock | Non
     leases = SqlLeases(database)
     images, captures = Images(store), Captures(store)
     board, changes = Board(), Changes()
-    casts = CastService(images, str(address), clock.monotonic)
+    casts = CastService(images, str(address), clock.monotonic, settings.control_port_base)
     outcomes = Outcomes(database, sessions, board, changes, casts, captures, clock)
     return Appliance(
         database=database,

@@ -26,6 +26,9 @@ FIRST_CAST_HOST = 256
 """Offset in the cast network of the first group used: keeps the low 23 bits out of 0.0.x (224.0.0.x is flooded)."""
 DATA_PORTS = 256
 """Sessions take ports from `data_port_base` on, this many, in turn."""
+CONTROL_PORT_BASE = 7101
+CONTROL_PORTS = 99
+"""And as many from `control_port_base` on, one each at a time, for what machines say: a firewall must let them in."""
 
 
 class Mode(StrEnum):
@@ -57,6 +60,7 @@ class Settings:
     cast_network: IPv4Network = CAST_NETWORK
     """Each session takes a group of its own in it."""
     data_port_base: int = 7400
+    control_port_base: int = CONTROL_PORT_BASE
     silence_s: float = 300.0
     """A running machine that says nothing for longer has failed. One that lost its power needs some minutes to be back:
     self-test, network boot, loading the agent; then it goes on where its disk is."""
@@ -259,7 +263,8 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "data": _path,
     "socket": _path,
     "cast_network": _network,
-    "data_port_base": _number(1024, 65535 - DATA_PORTS, int),
+    "data_port_base": _number(1024, 65536 - DATA_PORTS, int),
+    "control_port_base": _number(1024, 65536 - CONTROL_PORTS, int),
     "silence_s": _number(5, 86400, float),
     "idle_s": _number(10, 30 * 86400, float),
     "join_within_s": _number(10, 30 * 86400, float),

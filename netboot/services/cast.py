@@ -5,6 +5,8 @@ Takes no protocol decision: the sender process has the protocol, `may_begin` say
 
 import asyncio
 import contextlib
+import errno
+import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +29,7 @@ from imager.multicast.events import (
 )
 from imager.transport.caster import CastProcess, SenderAddress, SenderOptions
 from imager.wire.messages import CastAddress
+from netboot.config import CONTROL_PORT_BASE, CONTROL_PORTS
 from netboot.deployment.grouping import Attendance, may_begin
 from netboot.deployment.images import Images
 from netboot.deployment.records import Session
@@ -36,10 +39,6 @@ TICK_S = 0.5
 """How often a session is looked at when its sender says nothing."""
 NEVER_S = 1e7
 """Silence that the sender itself forgives: the watch over tasks fails silent machines, and knows who only scans."""
-CONTROL_PORT_BASE = 24_000
-CONTROL_PORTS = 4_000
-"""A session's control port follows from its number, so that the sender of a restarted appliance is found where the
-last one was; when another program has that port, any will do."""
 LAST_WORD_S = 1.0
 """How long a sender that nobody waits for may take to tell what it counted."""
 
@@ -94,10 +93,19 @@ class _Cast:
 class CastService:
     """Holds the sender processes. `run` must be running while sessions are open; `close_all` ends them."""
 
-    def __init__(self, images: Images, interface_address: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        images: Images,
+        interface_address: str,
+        clock: Callable[[], float],
+        control_port_base: int = CONTROL_PORT_BASE,
+    ) -> None:
         self._images = images
         self._address = interface_address
         self._clock = clock
+        self._control_port_base = control_port_base
+        self._promised: set[int] = set()
+        """Control ports that machines were told, or will be."""
         self._casts: dict[int, _Cast] = {}
         self._wake = asyncio.Event()
 
@@ -164,6 +172,7 @@ class CastService:
             return {}
         async with cast.lock:
             await self._stop(cast)
+        self._promised.discard(cast.control_port)
         return cast.totals
 
     async def close_all(self) -> None:
@@ -262,13 +271,32 @@ class CastService:
         if cast.control_port:
             process = await self._start_at(cast, cast.control_port)
         else:
-            try:
-                process = await self._start_at(cast, CONTROL_PORT_BASE + cast.session.number % CONTROL_PORTS)
-            except CastError as error:
-                log.warning("the session's own control port cannot be used", session=cast.session.id, error=str(error))
-                process = await self._start_at(cast, 0)
+            process = await self._start_in_range(cast)
         cast.process, cast.control_port = process, process.control_port
         asyncio.get_running_loop().add_reader(process.fileno(), self._wake.set)
+
+    async def _start_in_range(self, cast: _Cast) -> CastProcess:
+        """A sender at a control port that nobody has.
+
+        The first one tried follows from the session's number, so that the sender of a restarted appliance is found
+        where the last one was.
+        """
+        for step in range(CONTROL_PORTS):
+            port = self._control_port_base + (cast.session.number + step) % CONTROL_PORTS
+            if port in self._promised or not _is_free(self._address, port):
+                continue
+            self._promised.add(port)
+            try:
+                return await self._start_at(cast, port)
+            except BaseException as error:
+                self._promised.discard(port)
+                if not isinstance(error, CastError) or _is_free(self._address, port):  # it was not the port
+                    raise
+        last = self._control_port_base + CONTROL_PORTS - 1
+        raise CastError(
+            f"UDP ports {self._control_port_base} to {last} of {self._address} are all in use: wait for a session to "
+            "end, or set another control-port-base"
+        )
 
     async def _start_at(self, cast: _Cast, control_port: int) -> CastProcess:
         session = cast.session
@@ -301,6 +329,16 @@ class CastService:
         statistics = await asyncio.to_thread(_end, process, cast.begun)
         if statistics is not None:
             _add(cast.totals, statistics)
+
+
+def _is_free(address: str, port: int) -> bool:
+    """Whether no program has this UDP port; an address that is not ours is for the sender to tell."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind((address, port))
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE
+        return True
 
 
 def _end(process: CastProcess, begun: bool) -> SenderStatistics | None:
