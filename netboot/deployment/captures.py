@@ -40,6 +40,8 @@ class Captures:
     def __init__(self, store: ImageStore) -> None:
         self._store = store
         self._uploads: dict[int, _Upload] = {}
+        self._ended: set[int] = set()
+        """Tasks that must not open an upload any more: a request of theirs may still be on its way."""
         self._opening = asyncio.Lock()
         self._threads = ThreadPoolExecutor(WRITING_THREADS, "captures")
 
@@ -86,9 +88,11 @@ class Captures:
         upload = self._uploads.get(task_id)
         if upload is None:
             yield
+            self._ended.add(task_id)
             return
         async with upload.lock:
             yield
+            self._ended.add(task_id)
             if self._uploads.pop(task_id, None) is not None:
                 await self._run(upload.writer.close)
                 log.info("unfinished capture thrown away", task=task_id)
@@ -109,6 +113,8 @@ class Captures:
 
     async def _upload(self, task_id: int) -> _Upload:
         async with self._opening:
+            if task_id in self._ended:
+                raise ConflictError(f"task {task_id} has ended")
             if task_id not in self._uploads:
                 self._uploads[task_id] = _Upload(await self._run(self._store.writer))
             return self._uploads[task_id]

@@ -39,8 +39,9 @@ class MachineRepository:
     def register(self, inventory: Inventory, token_digest: str, now_s: float) -> tuple[Machine, bool]:
         """Find the machine of this inventory, or make it, and renew what is known of it. True: it is new.
 
-        A machine is known by the MAC that it booted with, then by any other of its MACs, then by its SMBIOS UUID
-        when that is of use: a UUID is less sure, boards of one series have been seen to share one.
+        A machine is known by the MAC that it booted with, then by any other of its MACs unless the UUIDs say that the
+        card has moved, then by its SMBIOS UUID when that is of use: a UUID is less sure, boards of one series have
+        been seen to share one.
         """
         with self._database.transaction() as session:
             row = self._match(session, inventory)
@@ -170,8 +171,13 @@ class MachineRepository:
     def _match(self, session: Session, inventory: Inventory) -> MachineRow | None:
         for mac in (inventory.boot_mac, *(nic.mac for nic in inventory.nics)):
             nic = session.get(NicRow, mac)
-            if nic is not None:
-                return session.get(MachineRow, nic.machine_id)
+            row = session.get(MachineRow, nic.machine_id) if nic is not None else None
+            if row is not None and (
+                mac == inventory.boot_mac
+                or row.system_uuid in USELESS_UUIDS
+                or row.system_uuid == inventory.system_uuid
+            ):
+                return row
         if inventory.system_uuid in USELESS_UUIDS:
             return None
         return session.scalar(select(MachineRow).where(MachineRow.system_uuid == inventory.system_uuid).limit(1))

@@ -137,6 +137,7 @@ class CastService:
             raise ConflictError(f"session {session_id} is not open")
         async with cast.lock:
             cast.ready.add(receiver)
+            cast.told.add(receiver)
             cast.gone.discard(receiver)
             cast.served.discard(receiver)
             if cast.first_ready_s is None:

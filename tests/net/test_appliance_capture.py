@@ -101,6 +101,7 @@ def test_kernel_and_boot_configuration_are_fetched_as_a_machine_does(tmp_path: P
         kernel = served.data / "agent" / "vmlinuz"
         kernel.parent.mkdir(exist_ok=True)
         kernel.write_bytes(random.Random(1).randbytes(3_000_000))
+        kernel.with_name("initrd.img").write_bytes(b"initrd")
         server, host = lan.hosts[0].ip, lan.hosts[1]
         fetched = tmp_path / "vmlinuz"
         host.run("curl", "-sSf", "-o", str(fetched), f"http://{server}/boot/agent/vmlinuz")

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import httpx
+import pytest
 from deployment_builders import (
     NoBootFiles,
     a_bench,
@@ -23,6 +24,7 @@ from imager.image.manifest import Manifest, parse_signed
 from imager.image.plan import build_bitmap
 from imager.wire.messages import After, Progress, Task, TaskKind, decode, encode
 from netboot.dhcp.leases import Lease
+from netboot.errors import ConflictError
 
 A, B = b"a" * 4096, b"b" * 4096
 
@@ -406,6 +408,8 @@ def test_capture_that_is_cancelled_while_it_is_published_ends_in_order(tmp_path:
             go_on.set()
             assert ((await publishing).status_code, (await cancelling).status_code) == (204, 200)
             assert (await bench.admin.get(f"/api/v1/tasks/{task.id}")).json()["state"] == "cancelled"
+            with pytest.raises(ConflictError, match="has ended"):
+                await bench.appliance.captures.has(task.id, b"\0" * 32)  # of a request that was on its way
             assert bench.appliance.captures._uploads == {}
 
     run(story())

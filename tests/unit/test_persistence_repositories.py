@@ -117,6 +117,27 @@ def test_card_that_moved_belongs_to_its_new_machine(machines: MachineRepository)
     assert found is not None and found.id == second.id
 
 
+def test_mac_that_is_merely_named_in_an_inventory_stays_with_its_machine(machines: MachineRepository) -> None:
+    victim, _ = machines.register(an_inventory(MAC_1), "d", 1.0)
+    machines.register(an_inventory(MAC_2), "d", 2.0)
+    both = (Nic("eth0", MAC_2, "", 0), Nic("eth1", MAC_1, "", 0))
+    thief, new = machines.register(an_inventory(MAC_2, nics=both), "d", 3.0)
+    assert not new and thief.id != victim.id
+    found = machines.find_by_mac(MAC_1)
+    assert found is not None and found.id == victim.id
+
+
+def test_stranger_who_names_a_machines_mac_without_its_uuid_is_a_new_machine(machines: MachineRepository) -> None:
+    uuid = "4c4c4544-0042-3510-8051-b4c04f564432"
+    victim, _ = machines.register(an_inventory(MAC_1, system_uuid=uuid), "d", 1.0)
+    both = (Nic("eth0", MAC_2, "", 0), Nic("eth1", MAC_1, "", 0))
+    assert machines.match(an_inventory(MAC_2, nics=both)) is None
+    stranger, new = machines.register(an_inventory(MAC_2, nics=both), "d", 2.0)
+    assert new and stranger.id != victim.id
+    assert machines.match(an_inventory(MAC_2, nics=both, system_uuid=uuid)) == stranger.id
+    assert machines.match(an_inventory(MAC_1)) == victim.id
+
+
 def test_names_never_clash(machines: MachineRepository) -> None:
     first, _ = machines.register(an_inventory("52:54:00:00:00:01"), "d", 1.0)
     second, _ = machines.register(an_inventory("52:54:01:00:00:01"), "d", 1.0)
