@@ -7,6 +7,7 @@ bytes for each chunk.
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ from imager.wire.messages import CastAddress
 HASH_BYTES = 32
 _MAX_HEADER_BYTES = 1 << 16
 _TIMEOUT_S = 10
+_WHOLE_S = 60
+"""For the whole of a catalogue."""
+_READ_BYTES = 1 << 18
 _MAX_CHUNKS = 1 << 22
 """4 TiB in chunks of 1 MiB; the hashes of so many are 128 MiB."""
 _CHUNK_BYTES_RANGE = range(1, (1 << 30) + 1)
@@ -49,20 +53,24 @@ def root_hash(file_bytes: int, chunk_hashes: Sequence[bytes]) -> str:
     return blake3(file_bytes.to_bytes(8, "big") + b"".join(chunk_hashes)).hexdigest()
 
 
-def fetch_catalogue(address: str, port: int) -> tuple[Catalogue, list[bytes]]:
-    """The catalogue of a sender and its chunks' hashes. Raises CastError when it cannot be had or does not agree."""
+def fetch_catalogue(address: str, port: int, within_s: float = _WHOLE_S) -> tuple[Catalogue, list[bytes]]:
+    """The catalogue of a sender and its chunks' hashes.
+
+    Raises CastError when it does not agree, or cannot be had within `within_s`, however slowly the sender goes on.
+    """
+    end = time.monotonic() + within_s
     try:
-        with socket.create_connection((address, port), _TIMEOUT_S) as connection, connection.makefile("rb") as stream:
-            length = int.from_bytes(_read(stream.read, 4), "big")
+        with socket.create_connection((address, port), min(within_s, _TIMEOUT_S)) as connection:
+            length = int.from_bytes(_read(connection, 4, end), "big")
             if length > _MAX_HEADER_BYTES:
                 raise CastError(f"{address} port {port} is not a sender of a file: a header of {length} bytes")
-            catalogue = messages.decode(Catalogue, _read(stream.read, length))
+            catalogue = messages.decode(Catalogue, _read(connection, length, end))
             if catalogue.chunk_bytes not in _CHUNK_BYTES_RANGE or catalogue.file_bytes < 0:
                 raise CastError(f"{address} offers a file of impossible size")
             count = -(-catalogue.file_bytes // catalogue.chunk_bytes)
             if count > _MAX_CHUNKS:
                 raise CastError(f"{address} offers a file of {count} chunks; at most {_MAX_CHUNKS} can be received")
-            data = _read(stream.read, count * HASH_BYTES)
+            data = _read(connection, count * HASH_BYTES, end)
     except MessageError as error:
         raise CastError(f"{address} port {port} is not a sender of a file: {error}") from error
     except OSError as error:
@@ -73,11 +81,18 @@ def fetch_catalogue(address: str, port: int) -> tuple[Catalogue, list[bytes]]:
     return catalogue, hashes
 
 
-def _read(read: Callable[[int], bytes], count: int) -> bytes:
-    data = read(count)
-    if len(data) != count:
-        raise CastError("the sender closed the connection in the middle of its catalogue")
-    return data
+def _read(connection: socket.socket, count: int, end: float) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        left = end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        connection.settimeout(min(left, _TIMEOUT_S))
+        part = connection.recv(min(count - len(data), _READ_BYTES))
+        if not part:
+            raise CastError("the sender closed the connection in the middle of its catalogue")
+        data += part
+    return bytes(data)
 
 
 class CatalogueServer:

@@ -5,6 +5,7 @@ joins the cast. Every chunk is checked against its hash before it is written, th
 """
 
 import contextlib
+import math
 import mmap
 import os
 import secrets
@@ -43,6 +44,10 @@ CHUNK_BYTES = 4 * 200 * SYMBOL_BYTES
 """Four blocks of the longest size: no padding, and the least repair."""
 _ANNOUNCE_S = 0.1
 _ANNOUNCE_BUSY_S = 0.5
+_FAILED_S = 2.0
+"""A sender whose catalogue could not be had is left alone so long: others are heard meanwhile."""
+_MOST_FAILED = 1024
+_CATALOGUE_S = 60.0
 _MAX_WRONG = 5
 """A chunk that arrives wrong so often is wrong at its source."""
 
@@ -139,8 +144,7 @@ def receive_file(
         stack.callback(prepared.close)
         address = _local_address(interface)
         tell(FileCastProgress("discover", 0, 0))
-        sender, announce = _discover(address, port, max_wait_s)
-        catalogue, hashes = fetch_catalogue(sender, announce.catalogue_port)
+        sender, catalogue, hashes = _find_sender(address, port, max_wait_s)
         began_s = time.monotonic()
         cast = CastAddress(
             session=catalogue.cast.session,
@@ -258,25 +262,48 @@ def _local_address(interface: str | None) -> str:
         return address
 
 
-def _discover(address: str, port: int, max_wait_s: float) -> tuple[str, Announce]:
-    """The address of the first sender that announces itself."""
-    end = time.monotonic() + max_wait_s if max_wait_s else None
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((DISCOVERY_GROUP, port))
-            membership = socket.inet_aton(DISCOVERY_GROUP) + socket.inet_aton(address)
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
-        except OSError as error:
-            raise CastError(f"cannot listen on {DISCOVERY_GROUP} port {port}: {error.strerror}") from error
+def _find_sender(address: str, port: int, max_wait_s: float) -> tuple[str, Catalogue, list[bytes]]:
+    """The address and the catalogue of the first sender that announces itself and gives one.
+
+    Anyone can announce anything: one whose catalogue cannot be had is passed over, and may try again later.
+    """
+    end = time.monotonic() + max_wait_s if max_wait_s else math.inf
+    again_s: dict[tuple[str, int], float] = {}
+    failure: CastError | None = None
+    with _announcements(address, port) as sock:
         while True:
-            left = None if end is None else end - time.monotonic()
-            if left is not None and left <= 0:
-                raise CastError(f"no sender announced a file within {max_wait_s:g} s; is it on the same network?")
-            sock.settimeout(left)
+            left = end - time.monotonic()
+            if left <= 0:
+                told = f" that could be used; the last: {failure}" if failure else "; is it on the same network?"
+                raise CastError(f"no sender announced a file within {max_wait_s:g} s{told}")
+            sock.settimeout(None if left == math.inf else left)
             with contextlib.suppress(TimeoutError, PacketError):  # foreign datagrams are not for us
-                data, source = sock.recvfrom(2048)
-                return source[0], parse_announce(data)
+                data, (sender, _) = sock.recvfrom(2048)
+                catalogue_port = parse_announce(data).catalogue_port
+                source = sender, catalogue_port
+                if time.monotonic() < again_s.get(source, 0.0):
+                    continue
+                try:
+                    return sender, *fetch_catalogue(sender, catalogue_port, min(_CATALOGUE_S, left))
+                except CastError as error:
+                    failure = error
+                if len(again_s) >= _MOST_FAILED:
+                    again_s.clear()
+                again_s[source] = time.monotonic() + _FAILED_S
+
+
+def _announcements(address: str, port: int) -> socket.socket:
+    """A socket that hears what senders announce."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((DISCOVERY_GROUP, port))
+        membership = socket.inet_aton(DISCOVERY_GROUP) + socket.inet_aton(address)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+    except OSError as error:
+        sock.close()
+        raise CastError(f"cannot listen on {DISCOVERY_GROUP} port {port}: {error.strerror}") from error
+    return sock
 
 
 def _ignore(_: FileCastProgress) -> None:
