@@ -1,5 +1,6 @@
 """The state of everything as it is shown: machines, images, sessions and tasks with their progress of this moment."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from imager.image.store import Summary
@@ -129,10 +130,14 @@ class Overview:
     async def sessions(self, limit: int = 50) -> list[SessionView]:
         """The latest sessions with their tasks, without events, the newest first."""
         sessions = await self._database.run(self._sessions.sessions, limit)
-        return [await self._session(session, with_events=False) for session in sessions]
+        tasks = await self._database.run(self._sessions.tasks_of, [session.id for session in sessions])
+        return [self._session(session, tasks.get(session.id, []), []) for session in sessions]
 
     async def session(self, session_id: int) -> SessionView:
-        return await self._session(await self._database.run(self._sessions.session, session_id), with_events=True)
+        session = await self._database.run(self._sessions.session, session_id)
+        tasks = await self._database.run(self._sessions.tasks_of, [session_id])
+        events = await self._database.run(self._sessions.events, session_id=session_id)
+        return self._session(session, tasks.get(session_id, []), events)
 
     async def tasks(self, *, open_only: bool) -> list[TaskView]:
         return [self.task(task) for task in await self._database.run(self._sessions.tasks, open_only=open_only)]
@@ -176,9 +181,7 @@ class Overview:
             task=self.task(task) if task else None,
         )
 
-    async def _session(self, session: Session, *, with_events: bool) -> SessionView:
-        tasks = await self._database.run(self._sessions.tasks, session_id=session.id, limit=100_000)
-        events = await self._database.run(self._sessions.events, session_id=session.id) if with_events else []
+    def _session(self, session: Session, tasks: Sequence[TaskRecord], events: Sequence[Event]) -> SessionView:
         return SessionView(
             id=session.id,
             image=session.image,

@@ -6,7 +6,7 @@ Blocking: call through `Database.run`. Not for the event loop, except `find_by_m
 from collections.abc import Sequence
 
 from sqlalchemy import delete, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, lazyload
 
 from imager.wire.messages import Inventory
 from netboot.deployment.records import EVERY_MACHINE, Machine
@@ -69,7 +69,8 @@ class MachineRepository:
     def all(self) -> list[Machine]:
         """Every machine, by name."""
         with self._database.reading() as session:
-            return [_machine(row) for row in session.scalars(select(MachineRow).order_by(MachineRow.name))]
+            rows = select(MachineRow).order_by(MachineRow.name).options(lazyload(MachineRow.nics))
+            return [_machine(row) for row in session.scalars(rows)]
 
     def get(self, machine_id: int) -> Machine:
         with self._database.reading() as session:

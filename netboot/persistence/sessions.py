@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.orm import Session as Transaction
+from sqlalchemy.orm import joinedload, lazyload, load_only
 
 from imager.wire.messages import After, Proof, TaskKind, TaskResult
 from netboot.deployment.records import Event, NewSession, NewTask, Session, TaskRecord
@@ -22,6 +23,10 @@ from netboot.persistence.database import Database
 from netboot.persistence.documents import from_document, to_document
 from netboot.persistence.schema import EventRow, MachineRow, SessionRow, TaskRow
 
+_NAME_ONLY = joinedload(TaskRow.machine).options(
+    load_only(MachineRow.name), lazyload(MachineRow.nics), lazyload(MachineRow.groups)
+)
+"""Of a task's machine no more than its name, for lists of many tasks."""
 _OPEN_TASKS = [state.value for state in OPEN_TASK_STATES]
 _OPEN_SESSIONS = [state.value for state in OPEN_SESSION_STATES]
 
@@ -83,7 +88,7 @@ class SessionRepository:
 
     def tasks(self, *, session_id: int | None = None, open_only: bool = False, limit: int = 1000) -> list[TaskRecord]:
         """Tasks by id: all, of one session, or the open ones."""
-        query = select(TaskRow).order_by(TaskRow.id.desc()).limit(limit)
+        query = select(TaskRow).order_by(TaskRow.id.desc()).limit(limit).options(_NAME_ONLY)
         if session_id is not None:
             query = query.where(TaskRow.session_id == session_id)
         if open_only:
@@ -91,11 +96,21 @@ class SessionRepository:
         with self._database.reading() as transaction:
             return sorted((_task(row) for row in transaction.scalars(query)), key=lambda task: task.id)
 
+    def tasks_of(self, session_ids: Sequence[int]) -> dict[int, list[TaskRecord]]:
+        """The tasks of some sessions by id, by session id; one without any has no entry."""
+        query = select(TaskRow).where(TaskRow.session_id.in_(session_ids)).order_by(TaskRow.id).options(_NAME_ONLY)
+        found: dict[int, list[TaskRecord]] = {}
+        with self._database.reading() as transaction:
+            for row in transaction.scalars(query):
+                if row.session_id is not None:
+                    found.setdefault(row.session_id, []).append(_task(row))
+        return found
+
     def latest_tasks(self) -> dict[int, TaskRecord]:
         """The last task of each machine, by machine id."""
         newest = select(func.max(TaskRow.id)).group_by(TaskRow.machine_id)
         with self._database.reading() as transaction:
-            rows = transaction.scalars(select(TaskRow).where(TaskRow.id.in_(newest)))
+            rows = transaction.scalars(select(TaskRow).where(TaskRow.id.in_(newest)).options(_NAME_ONLY))
             return {row.machine_id: _task(row) for row in rows}
 
     def open_task(self, machine_id: int) -> TaskRecord | None:

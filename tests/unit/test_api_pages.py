@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from deployment_builders import a_bench, an_inventory, done, failed
+from sqlalchemy import Engine, event
 
 from imager.wire.messages import Progress, Task, decode, encode
 from netboot.cli.output import bytes_text, duration_text, rate_text
@@ -181,6 +182,39 @@ def test_live_part_is_told_when_it_changes(tmp_path: Path) -> None:
             assert registration.name in await stream.part()
             bench.appliance.changes.stop()  # the stream ends when the appliance shuts down
             await asyncio.wait_for(watching, 30)
+
+    run(story())
+
+
+def test_pages_ask_the_database_no_oftener_for_a_full_room(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            manifest = bench.keep_image("golden", A)
+            asked: list[str] = []
+
+            def count(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+                if statement.startswith("SELECT"):
+                    asked.append(statement)
+
+            event.listen(Engine, "before_cursor_execute", count)
+            try:
+                counts: list[list[int]] = []
+                for room in (range(1, 3), range(3, 13)):
+                    for number in room:
+                        registration, client = await bench.register(an_inventory(f"52:54:00:00:01:{number:02x}"))
+                        await bench.deploy("golden", registration.name)
+                        task = decode(Task, (await client.get("/agent/v1/task")).content)
+                        result = done(manifest.hash.hex())
+                        await client.post(f"/agent/v1/tasks/{task.id}/result", content=result)
+                    counts.append([])
+                    for path in PAGES:
+                        asked.clear()
+                        assert (await bench.pages.get(path)).status_code == 200
+                        counts[-1].append(len(asked))
+            finally:
+                event.remove(Engine, "before_cursor_execute", count)
+            assert counts[0] == counts[1]
+            assert max(counts[1]) <= 8
 
     run(story())
 
