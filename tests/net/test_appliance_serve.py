@@ -19,6 +19,7 @@ import pytest
 from blake3 import blake3
 from netns import INTERFACE, Host, Lan
 
+from imager.errors import CastError
 from imager.image.chunks import Compressor, Decompressor
 from imager.image.keys import load_or_create_signing_key, public_key_bytes
 from imager.image.manifest import Chunk, Extent, ImageKind, Manifest, parse_signed
@@ -366,6 +367,49 @@ def test_appliance_that_was_killed_starts_again_and_goes_on(tmp_path: Path) -> N
             machine.deploy(key)
             assert served.json("session", "show")["state"] == "done"
         assert machine.held == dict(enumerate(raws))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+def test_appliance_that_ends_in_the_middle_of_a_cast_goes_on_with_what_is_lacking(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    """The machine does as its agent: it asks for its task again when its cast ends early."""
+    with Lan(2) as lan:
+        machine = Machine(lan.hosts[1], lan.hosts[0].ip)
+        results: list[TaskResult | None] = []
+        held_then: list[int] = []
+
+        def persist(key: bytes) -> None:
+            for _ in range(5):
+                try:
+                    results.append(machine.deploy(key))
+                    return
+                except (CastError, OSError, http.client.HTTPException):
+                    held_then.append(len(machine.held))
+                    back.wait(60)
+
+        back = threading.Event()
+        with serving(lan.hosts[0], tmp_path) as served:
+            _, raws = keep_image(served.data, "golden", 6)
+            key = public_key_bytes(load_or_create_signing_key(served.data / "keys"))
+            machine.register()
+            assert served.roomcast("deploy", "golden", "--to", machine.name, "--max-bitrate", "8m").returncode == 0
+            story = threading.Thread(target=persist, args=(key,))
+            story.start()
+            while len(machine.held) < 4:
+                assert story.is_alive()
+                story.join(0.05)
+            served.process.send_signal(how)
+            served.process.wait(20)
+        with serving(lan.hosts[0], tmp_path) as served:
+            back.set()
+            story.join(100)
+            assert not story.is_alive(), "the machine hangs"
+            assert served.json("session", "show")["state"] == "done"
+        assert machine.held == dict(enumerate(raws))
+        assert len(held_then) == 1 and held_then[0] >= 4
+        (result,) = results
+        assert result is not None and result.proof is not None and result.proof.chunks_skipped == held_then[0]
 
 
 def test_second_serve_and_ports_in_use_are_one_line_each(tmp_path: Path) -> None:
