@@ -87,6 +87,8 @@ class _Cast:
     first_ready_s: float | None = None
     begun: bool = False
     totals: dict[str, float] = field(default_factory=dict)
+    counted: bool = False
+    """What the present process counted is in the totals: it has ended."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -200,6 +202,11 @@ class CastService:
     async def _look(self, session_id: int, cast: _Cast, listener: CastListener) -> None:
         async with cast.lock:
             events: Iterable[SenderEvent] = cast.process.events() if cast.process else ()
+            for event in events:
+                if isinstance(event, SessionEnded):
+                    # Now, not when it is heard: the session may be closed while the listener takes its time.
+                    _add(cast.totals, event.statistics)
+                    cast.counted = True
         for event in events:
             await self._hear(session_id, cast, event, listener)
         async with cast.lock:
@@ -237,9 +244,8 @@ class CastService:
             case SessionEnded(statistics, error):
                 async with cast.lock:
                     await self._drop(cast)
-                    _add(cast.totals, statistics)
                     lost, cast.receiving = sorted(cast.receiving), set()
-                    if lost and not error:
+                    if lost and not error and self._casts.get(session_id) is cast:
                         # They became ready while the sender was ending: it has not heard of them.
                         await self._admit(cast, lost)
                 log.info("sender ended", session=session_id, error=error, sent_bytes=statistics.sent_bytes)
@@ -273,6 +279,7 @@ class CastService:
             process = await self._start_at(cast, cast.control_port)
         else:
             process = await self._start_in_range(cast)
+        cast.counted = False
         cast.process, cast.control_port = process, process.control_port
         asyncio.get_running_loop().add_reader(process.fileno(), self._wake.set)
 
@@ -327,7 +334,7 @@ class CastService:
         if process is None:
             return
         asyncio.get_running_loop().remove_reader(process.fileno())
-        statistics = await asyncio.to_thread(_end, process, cast.begun)
+        statistics = await asyncio.to_thread(_end, process, cast.begun and not cast.counted)
         if statistics is not None:
             _add(cast.totals, statistics)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployment_builders import Bench, a_bench, an_inventory
+from deployment_builders import Bench, a_bench, an_inventory, done
 from sqlalchemy import text
 
 from imager.errors import CastError
@@ -120,6 +120,53 @@ def test_receiver_that_became_ready_as_the_sender_ended_gets_a_new_one(tmp_path:
             receiver.stop()
 
     run(story())
+
+
+def test_what_was_sent_is_counted_though_the_session_closes_while_its_end_is_being_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, client = await bench.register(an_inventory())
+            manifest = bench.keep_image("golden", A)
+            told, told_now, go_on = bench.appliance.cast_events.told, asyncio.Event(), asyncio.Event()
+            casts = bench.appliance.casts
+
+            async def slowly(session_id: int, receiver: int, text: str) -> None:
+                if "has every chunk" in text:
+                    while not casts._casts[1].counted:  # the sender's end comes with this event or soon after
+                        await casts._look(1, casts._casts[1], Quiet())
+                    told_now.set()
+                    await go_on.wait()
+                await told(session_id, receiver, text)
+
+            monkeypatch.setattr(bench.appliance.cast_events, "told", slowly)
+            await bench.deploy("golden", registration.name)
+            receiver = ReceiveProcess(await take(client), LOOPBACK, manifest.stored_lengths)
+            receiver.start()
+            await client.post("/agent/v1/tasks/1/ready", content=b"\x80")
+            await asyncio.to_thread(receive_all, receiver)
+            receiver.stop()
+            await told_now.wait()
+            await client.post("/agent/v1/tasks/1/result", content=done(manifest.hash.hex()))
+            go_on.set()
+            session = (await bench.admin.get("/api/v1/sessions/1")).json()
+            assert session["state"] == "done"
+            assert session["statistics"]["sent_bytes"] > 0
+
+    run(story())
+
+
+class Quiet:
+    """A listener that keeps nothing."""
+
+    async def began(self, session_id: int) -> None: ...
+
+    async def told(self, session_id: int, receiver: int, text: str) -> None: ...
+
+    async def counted(self, session_id: int, receiver: int, lost_packets: int) -> None: ...
+
+    async def broke(self, session_id: int, receivers: Sequence[int], reason: str) -> None: ...
 
 
 def test_failure_that_cannot_even_be_noted_ends_no_other_cast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
