@@ -80,6 +80,7 @@ class Outcomes:
         self._changes = changes
         self._casts = casts
         self._captures = captures
+        self._settling = asyncio.Lock()
         self._clock = clock
 
     async def end(self, task: TaskRecord, state: TaskState, result: TaskResult) -> TaskRecord:
@@ -145,9 +146,14 @@ class Outcomes:
         outcome = session_outcome([task.state for task in tasks])
         if outcome is None:
             return
-        statistics = await self._casts.close(session_id)
-        try:
-            await self._database.run(self._sessions.change_session, session_id, outcome, self._clock.wall(), statistics)
-        except ConflictError:
-            return
+        # One at a time: of two last tasks that end together, the second finds no cast, and must not note "no statistics"
+        # while the first waits for the sender's.
+        async with self._settling:
+            statistics = await self._casts.close(session_id)
+            try:
+                await self._database.run(
+                    self._sessions.change_session, session_id, outcome, self._clock.wall(), statistics
+                )
+            except ConflictError:
+                return
         log.info("session ended", session=session_id, state=str(outcome), failed=outcome is SessionState.FAILED)

@@ -113,6 +113,32 @@ def test_session_whose_last_task_ended_as_the_appliance_died_is_ended_by_its_suc
     run(story())
 
 
+def test_what_the_sender_counted_is_kept_when_two_last_tasks_end_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, client = await bench.register(an_inventory())
+            bench.keep_image("golden", A)
+            await bench.deploy("golden", registration.name)
+            task = await take(client)
+            bench.appliance.sessions.end_task(task.id, TaskState.FAILED, TaskResult(False, "x", ()), 1.0)
+            answers: list[dict[str, float]] = [{"sent_bytes": 7.0}, {}]
+
+            async def close(session_id: int) -> dict[str, float]:
+                answer = answers.pop(0)
+                if answer:
+                    await asyncio.sleep(0.2)  # its sender takes a moment for its last word
+                return answer
+
+            with monkeypatch.context() as patch:
+                patch.setattr(bench.appliance.casts, "close", close)
+                await asyncio.gather(bench.appliance.outcomes.settle(1), bench.appliance.outcomes.settle(1))
+            assert (await bench.admin.get("/api/v1/sessions/1")).json()["statistics"] == {"sent_bytes": 7.0}
+
+    run(story())
+
+
 def test_failing_a_session_ends_it_when_no_task_is_open(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
