@@ -146,8 +146,8 @@ class Outcomes:
         outcome = session_outcome([task.state for task in tasks])
         if outcome is None:
             return
-        # One at a time: of two last tasks that end together, the second finds no cast, and must not note "no statistics"
-        # while the first waits for the sender's.
+        # One at a time: of two last tasks that end together the second finds no cast, and must not note that nothing
+        # was counted while the first waits for the sender's word.
         async with self._settling:
             statistics = await self._casts.close(session_id)
             try:
