@@ -24,7 +24,7 @@ from netboot.services.counters import PacketCounters
 from netboot.services.interface import Interface, bind_udp
 from netboot.tftp.netascii import to_netascii
 from netboot.tftp.options import Limits, negotiate
-from netboot.tftp.transfer import Address, Content, ReadTransfer, TransferEvent, TransferFailed, TransferFinished
+from netboot.tftp.transfer import Address, ReadTransfer, TransferEvent, TransferFailed, TransferFinished
 from netboot.wire.tftp import Error, ErrorCode, ReadRequest, WriteRequest, build_error, parse_tftp
 
 TFTP_PORT = 69
@@ -59,7 +59,14 @@ class TransferReport:
     """-1 when refused."""
     seconds: float
     outcome: TransferEvent | Ignored
+    block_bytes: int = 0
+    """0 when refused, or when it failed before its options were agreed."""
+    blocks_acknowledged: int = 0
+    """How far the client came: the highest block that it acknowledged."""
 
+
+OnStart = Callable[[str, str, int], None]
+"""Told (peer, path, size) when a file was opened and its first packet is about to leave. Must not block."""
 
 OnTransfer = Callable[[TransferReport], None]
 """Told of every transfer's end: for the boot log. Must not block."""
@@ -109,12 +116,15 @@ async def serve_tftp(
     max_transfers: int = MAX_TRANSFERS,
     counters: PacketCounters | None = None,
     on_transfer: OnTransfer | None = None,
+    on_start: OnStart | None = None,
     ready: asyncio.Event | None = None,
 ) -> None:
     """Serve until cancelled; running transfers are told and ended. ServiceError before `ready` when it cannot start."""
     if limits is None:
         limits = Limits(block_bytes=max(512, interface.mtu - _HEADERS_BYTES))
-    server = _TftpServer(interface, open_file, limits, max_transfers, counters or PacketCounters(), on_transfer)
+    server = _TftpServer(
+        interface, open_file, limits, max_transfers, counters or PacketCounters(), on_transfer, on_start
+    )
     sock = _open_socket(interface, port)
     try:
         if ready is not None:
@@ -135,6 +145,7 @@ class _TftpServer:
         max_transfers: int,
         counters: PacketCounters,
         on_transfer: OnTransfer | None,
+        on_start: OnStart | None,
     ) -> None:
         self._interface = interface
         self._open_file = open_file
@@ -142,6 +153,7 @@ class _TftpServer:
         self._max_transfers = max_transfers
         self._counters = counters
         self._on_transfer = on_transfer
+        self._on_start = on_start
         self._running: set[Address] = set()
         self._running_of: Counter[str] = Counter()
 
@@ -183,6 +195,7 @@ class _TftpServer:
         """One request from its start to its end. Only cancelling gets out of it."""
         started_s = time.monotonic()
         size = -1
+        transfer: ReadTransfer | None = None
         outcome: TransferEvent | Ignored
         try:
             content = await self._open_content(request, peer)
@@ -193,7 +206,11 @@ class _TftpServer:
             else:
                 with contextlib.closing(content):
                     size = content.size
-                    outcome = await self._transfer(content, request, peer)
+                    terms = negotiate(request.options, size, self._limits)
+                    transfer = ReadTransfer(peer, content, terms, time.monotonic())
+                    if self._on_start is not None:
+                        self._on_start(peer[0], request.path, size)
+                    outcome = await self._transfer(transfer)
         except Exception as error:  # a task's boundary: one transfer's failure never ends its service
             self._counters.failed["transfer"] += 1
             self._refuse(request_socket, peer, ErrorCode.NOT_DEFINED, "the appliance failed: its log says why")
@@ -207,7 +224,10 @@ class _TftpServer:
             self._running_of[peer[0]] -= 1
             if not self._running_of[peer[0]]:
                 del self._running_of[peer[0]]
-        self._report(TransferReport(peer[0], request.path, size, time.monotonic() - started_s, outcome))
+        seconds = time.monotonic() - started_s
+        block_bytes = transfer.block_bytes if transfer else 0
+        acknowledged = transfer.blocks_acknowledged if transfer else 0
+        self._report(TransferReport(peer[0], request.path, size, seconds, outcome, block_bytes, acknowledged))
 
     def _report(self, report: TransferReport) -> None:
         match report.outcome:
@@ -247,9 +267,7 @@ class _TftpServer:
                 return BytesContent(to_netascii(content.read(0, content.size)))
         return content
 
-    async def _transfer(self, content: Content, request: ReadRequest, peer: Address) -> TransferEvent:
-        terms = negotiate(request.options, content.size, self._limits)
-        transfer = ReadTransfer(peer, content, terms, time.monotonic())
+    async def _transfer(self, transfer: ReadTransfer) -> TransferEvent:
         sock = _open_socket(self._interface, 0)
         try:
             endpoint = _Endpoint(sock, transfer)

@@ -95,8 +95,17 @@ class ReadTransfer:
         """Datagrams that changed nothing, by reason (a fixed set of reasons)."""
 
     @property
+    def block_bytes(self) -> int:
+        return self._terms.block_bytes
+
+    @property
+    def blocks_acknowledged(self) -> int:
+        """The highest block that the client has, counted without end."""
+        return max(self._acknowledged, 0)
+
+    @property
     def bytes_acknowledged(self) -> int:
-        return min(max(self._acknowledged, 0) * self._terms.block_bytes, self._size)
+        return min(self.blocks_acknowledged * self._terms.block_bytes, self._size)
 
     def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
         """Take one datagram; whatever it holds, nothing is raised."""

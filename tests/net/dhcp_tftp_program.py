@@ -45,7 +45,18 @@ def tell_exchange(request: DhcpPacket, arrival: Arrival, outcome: Reply | Ignore
 
 
 def tell_transfer(report: TransferReport) -> None:
-    tell(path=report.path, size=report.size, outcome=type(report.outcome).__name__, detail=str(report.outcome))
+    tell(
+        path=report.path,
+        size=report.size,
+        outcome=type(report.outcome).__name__,
+        detail=str(report.outcome),
+        block_bytes=report.block_bytes,
+        blocks=report.blocks_acknowledged,
+    )
+
+
+def tell_start(peer: str, path: str, size: int) -> None:
+    tell(started=path, size=size, peer=peer)
 
 
 async def run(options: argparse.Namespace, interface: Interface) -> None:
@@ -65,7 +76,9 @@ async def run(options: argparse.Namespace, interface: Interface) -> None:
         return file if file.exists() else Ignored(f"no such file: {path}")
 
     if options.service == "tftp":
-        service = serve_tftp(interface, open_file, counters=counters, on_transfer=tell_transfer, ready=ready)
+        service = serve_tftp(
+            interface, open_file, counters=counters, on_transfer=tell_transfer, on_start=tell_start, ready=ready
+        )
     else:
         if options.service == "proxy":
             responder: DhcpServer | DhcpProxy = DhcpProxy(interface.address, choose)

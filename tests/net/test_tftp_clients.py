@@ -110,6 +110,8 @@ def test_files_of_all_sizes_arrive_whole(lan: Lan, server: Running, files: Path,
             assert digest(tmp_path / name) == digest(files / name)
         report = server.wait_for(lambda told, name=name: told.get("path", "").lstrip("/") == name)  # type: ignore[misc]
         assert (report["outcome"], report["size"]) == ("TransferFinished", size)
+        assert report["blocks"] == size // report["block_bytes"] + 1
+        assert [told["size"] for told in server.told if told.get("started", "").lstrip("/") == name] == [size]
 
 
 @pytest.mark.parametrize("client", ["tftp-hpa", "curl without options", "atftp windowsize 16"])
