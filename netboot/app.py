@@ -159,6 +159,8 @@ def build_appliance(settings: Settings, address: IPv4Address, clock: Clock | Non
 async def serve(settings: Settings, say: Say) -> None:
     """Serve until SIGINT or SIGTERM. Raises ServiceError when it cannot."""
     os.umask(PRIVATE_UMASK)
+    if settings.mode not in (Mode.SERVER, Mode.PROXY) or len(settings.interfaces) > 1:
+        raise ServiceError("one interface, and mode server or proxy, are all that is served yet")
     interface = find_interface(settings.interface)
     with _only_one(settings):
         boot_images = build_boot_images(settings.boot, interface.address)

@@ -12,12 +12,13 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def serve(
         interface: Annotated[
-            str | None, typer.Option("--interface", "-i", metavar="IF", help="Network interface of the machines.")
+            list[str] | None,
+            typer.Option("--interface", "-i", metavar="IF", help="Network interface of the machines; may be repeated."),
         ] = None,
         mode: Annotated[
             str | None,
             typer.Option(
-                metavar="server|proxy",
+                metavar="server|proxy|auto|off",
                 help="[bold]server[/bold] gives addresses (the default); [bold]proxy[/bold] tells only what to boot, "
                 "beside the network's own DHCP server.",
             ),
@@ -62,7 +63,7 @@ def register(app: typer.Typer) -> None:
         from netboot.config import load_settings
 
         flags = {
-            "interface": interface,
+            "interfaces": interface or None,
             "mode": mode,
             "pool": pool,
             "lease_s": lease,

@@ -152,7 +152,7 @@ def client_of(app: FastAPI, headers: dict[str, str] | None = None, address: str 
 async def a_bench(directory: Path, boot: NoBootFiles | None = None) -> AsyncIterator[Bench]:
     """A real appliance on 127.0.0.1 with its data in `directory`; its casts run, its watch does not."""
     clock = HandClock()
-    settings = Settings(interface="lo", data=directory)
+    settings = Settings(interfaces=("lo",), data=directory)
     appliance = build_appliance(settings, IPv4Address("127.0.0.1"), Clock(clock, clock))
     agent_app = build_agent_app(appliance.agents, boot or NoBootFiles())
     admin_app = build_admin_app(

@@ -80,7 +80,7 @@ def test_range_that_is_used_up_is_told(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_ports_of_sessions_do_not_meet() -> None:
-    settings = Settings(interface="eth1")
+    settings = Settings(interfaces=("eth1",))
     control = range(settings.control_port_base, settings.control_port_base + CONTROL_PORTS)
     data = range(settings.data_port_base, settings.data_port_base + DATA_PORTS)
     assert (control, data) == (range(7101, 7200), range(7400, 7656))  # as README.md tells who sets up a firewall

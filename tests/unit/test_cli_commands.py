@@ -80,7 +80,7 @@ def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
             "no template nosuch for a machine; there is: unattend",
         ),
         (("template", "render", "grub/agent.cfg.j2", "--machine", "pc"), 2, "there is: unattend"),
-        (("serve",), 2, "interface: missing"),
+        (("serve",), 2, "interfaces: missing"),
         (("serve", "--interface", "lo", "--mode", "relay", "--http-port", "0"), 2, "mode: 'relay'"),
         (("serve", "--interface", "nosuch0"), 1, "no interface nosuch0"),
     ],

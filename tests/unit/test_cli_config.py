@@ -16,11 +16,11 @@ from netboot.errors import UserError
 def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("ROOMCAST_DATA", raising=False)
     monkeypatch.delenv("ROOMCAST_SOCKET", raising=False)
-    monkeypatch.setattr("netboot.config.CONFIG_FILE", tmp_path / "none.toml")
+    monkeypatch.setattr("netboot.config.load.CONFIG_FILE", tmp_path / "none.toml")
 
 
 def test_flags_alone_are_enough() -> None:
-    settings = load_settings({"interface": "eth1", "pool": "10.0.0.5-10.0.0.9", "mode": None})
+    settings = load_settings({"interfaces": ["eth1"], "pool": "10.0.0.5-10.0.0.9", "mode": None})
     assert settings.interface == "eth1" and settings.mode is Mode.SERVER
     assert (settings.pool_start, settings.pool_end) == (IPv4Address("10.0.0.5"), IPv4Address("10.0.0.9"))
     assert (settings.http_port, settings.page_address, settings.page_port) == (80, "127.0.0.1", 8670)
@@ -29,7 +29,7 @@ def test_flags_alone_are_enough() -> None:
 def test_flags_go_before_the_file(tmp_path: Path) -> None:
     file = tmp_path / "roomcast.toml"
     file.write_text(
-        'interface = "eth1"\nmode = "proxy"\nhttp-port = 8080\ndns = ["10.0.0.1", "10.0.0.2"]\npage = "off"\n'
+        'interfaces = ["eth1"]\nmode = "proxy"\nhttp-port = 8080\ndns = ["10.0.0.1", "10.0.0.2"]\npage = "off"\n'
     )
     settings = load_settings({"http_port": 81}, file)
     assert (settings.interface, settings.mode, settings.http_port) == ("eth1", Mode.PROXY, 81)
@@ -39,8 +39,8 @@ def test_flags_go_before_the_file(tmp_path: Path) -> None:
 
 def test_environment_names_the_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ROOMCAST_DATA", str(tmp_path))
-    assert load_settings({"interface": "eth1"}).data == tmp_path
-    assert load_settings({"interface": "eth1", "data": tmp_path / "other"}).data == tmp_path / "other"
+    assert load_settings({"interfaces": ["eth1"]}).data == tmp_path
+    assert load_settings({"interfaces": ["eth1"], "data": tmp_path / "other"}).data == tmp_path / "other"
 
 
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
@@ -52,13 +52,13 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         load_settings({}, file)
     text = str(told.value)
     for part in (
-        "mode: 'relay' is not server or proxy",
+        "mode: 'relay' is not server, proxy, auto or off",
         "http-port: 0 is not in 1 to 65535",
         "pool: 10.0.0.9 is above 10.0.0.5",
         "router: 'gateway' is not an IPv4 address",
         "tpyo: no such setting",
         "lease-s: True is not a number",
-        "interface: missing",
+        "interfaces: missing",
     ):
         assert part in text
     assert "\n" not in text
@@ -66,13 +66,13 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
 
 def test_file_that_was_named_must_exist(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such configuration file"):
-        load_settings({"interface": "eth1"}, tmp_path / "nosuch.toml")
+        load_settings({"interfaces": ["eth1"]}, tmp_path / "nosuch.toml")
 
 
 @pytest.mark.parametrize("pool", ["10.0.0.5", "10.0.0.5-", "a-b", "-"])
 def test_pool_needs_two_addresses(pool: str) -> None:
     with pytest.raises(UserError, match="pool"):
-        load_settings({"interface": "eth1", "pool": pool})
+        load_settings({"interfaces": ["eth1"], "pool": pool})
 
 
 @pytest.mark.parametrize("network", ["10.0.0.0/16", "239.0.0.0/8", "239.77.0.0/24", "junk"])
@@ -80,7 +80,7 @@ def test_cast_network_without_room_or_that_is_flooded_is_refused(network: str, t
     file = tmp_path / "roomcast.toml"
     file.write_text(f'cast-network = "{network}"\n')
     with pytest.raises(UserError, match="cast-network"):
-        load_settings({"interface": "eth1"}, file)
+        load_settings({"interfaces": ["eth1"]}, file)
 
 
 @given(

@@ -1,4 +1,4 @@
-"""The settings of the appliance: one frozen value, from /etc/roomcast/roomcast.toml and the command line's flags.
+"""Settings from /etc/roomcast/roomcast.toml, the environment and the command line's flags.
 
 The file's keys are the fields' names with dashes (`http-port = 80`). All mistakes are told at once.
 """
@@ -7,89 +7,23 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from enum import StrEnum
+from dataclasses import fields
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
+from netboot.config.settings import (
+    CONFIG_FILE,
+    CONTROL_PORTS,
+    DATA_DIRECTORY,
+    DATA_PORTS,
+    LONGEST_LEASE_S,
+    SHORTEST_LEASE_S,
+    SOCKET_PATH,
+    Mode,
+    Settings,
+)
 from netboot.errors import UserError
-
-CONFIG_FILE = Path("/etc/roomcast/roomcast.toml")
-DATA_DIRECTORY = Path("/var/lib/roomcast")
-SOCKET_PATH = Path("/run/roomcast/api.sock")
-
-SHORTEST_LEASE_S = 60
-LONGEST_LEASE_S = 30 * 86400
-CAST_NETWORK = IPv4Network("239.77.0.0/16")
-FIRST_CAST_HOST = 256
-"""Offset in the cast network of the first group used: keeps the low 23 bits out of 0.0.x (224.0.0.x is flooded)."""
-DATA_PORTS = 256
-"""Sessions take ports from `data_port_base` on, this many, in turn."""
-CONTROL_PORT_BASE = 7101
-CONTROL_PORTS = 99
-"""And as many from `control_port_base` on, one each at a time, for what machines say: a firewall must let them in."""
-
-
-class Mode(StrEnum):
-    """How the appliance answers DHCP."""
-
-    SERVER = "server"
-    PROXY = "proxy"
-    """Beside another DHCP server: boot information only, no addresses."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How one `roomcast serve` runs."""
-
-    interface: str
-    mode: Mode = Mode.SERVER
-    pool_start: IPv4Address | None = None
-    """None: the upper half of the interface's network."""
-    pool_end: IPv4Address | None = None
-    lease_s: int = 3600
-    router: IPv4Address | None = None
-    dns: tuple[IPv4Address, ...] = ()
-    http_port: int = 80
-    page_address: str = "127.0.0.1"
-    page_port: int = 8670
-    """0: no pages."""
-    data: Path = DATA_DIRECTORY
-    socket: Path = SOCKET_PATH
-    cast_network: IPv4Network = CAST_NETWORK
-    """Each session takes a group of its own in it."""
-    data_port_base: int = 7400
-    control_port_base: int = CONTROL_PORT_BASE
-    silence_s: float = 300.0
-    """A running machine that says nothing for longer has failed. One that lost its power needs some minutes to be back:
-    self-test, network boot, loading the agent; then it goes on where its disk is."""
-    idle_s: float = 900.0
-    """A machine that waits in the agent without a task for so long is told to start its disk."""
-    join_within_s: float = 4 * 3600.0
-    """A machine that did not take its task within this time has failed."""
-    max_wait_s: float = 120.0
-    """A session begins this long after its first machine is ready, unless the deployment says otherwise."""
-
-    @property
-    def database(self) -> Path:
-        return self.data / "roomcast.db"
-
-    @property
-    def images(self) -> Path:
-        return self.data / "images"
-
-    @property
-    def agent(self) -> Path:
-        return self.data / "agent"
-
-    @property
-    def boot(self) -> Path:
-        return self.data / "boot"
-
-    @property
-    def keys(self) -> Path:
-        return self.data / "keys"
 
 
 def data_directory(flag: Path | None) -> Path:
@@ -125,8 +59,8 @@ def load_settings(flags: Mapping[str, Any], file: Path | None = None) -> Setting
                 parsed[name] = _PARSERS[name](value)
             except ValueError as error:
                 mistakes.append(f"{name.replace('_', '-')}: {error}")
-    if "interface" not in values:
-        mistakes.append("interface: missing; name the network interface to serve: --interface eth1")
+    if "interfaces" not in values:
+        mistakes.append("interfaces: missing; name the network interface to serve: --interface eth1")
     start, end = parsed.get("pool_start"), parsed.get("pool_end")
     if (start is None) != (end is None) and not any(m.startswith("pool") for m in mistakes):
         mistakes.append("pool: give both its ends: --pool 10.77.0.50-10.77.0.200")
@@ -135,11 +69,6 @@ def load_settings(flags: Mapping[str, Any], file: Path | None = None) -> Setting
     if mistakes:
         raise UserError("settings: " + "; ".join(mistakes))
     return Settings(**parsed)
-
-
-def cast_group(network: IPv4Network, number: int) -> IPv4Address:
-    """The multicast group of the session with this number: its low 23 bits are never 0.0.x."""
-    return network[FIRST_CAST_HOST + number % (network.num_addresses - FIRST_CAST_HOST - 1)]
 
 
 def _environment_path(name: str) -> Path | None:
@@ -181,6 +110,16 @@ def _split_pairs(values: dict[str, Any], mistakes: list[str]) -> None:
             mistakes.append(f"page: {page!r} is not ADDRESS:PORT, as in 127.0.0.1:8670, or off")
 
 
+def _interfaces(value: Any) -> tuple[str, ...]:
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not items:
+        raise ValueError(f"{value!r} is not a list of interfaces")
+    names = tuple(_interface(item) for item in items)
+    if len(set(names)) < len(names):
+        raise ValueError("an interface is named twice")
+    return names
+
+
 def _interface(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,14}", value):
         raise ValueError(f"{value!r} is not the name of an interface")
@@ -191,7 +130,7 @@ def _mode(value: Any) -> Mode:
     try:
         return Mode(value)
     except ValueError:
-        raise ValueError(f"{value!r} is not server or proxy") from None
+        raise ValueError(f"{value!r} is not server, proxy, auto or off") from None
 
 
 def _address(value: Any) -> IPv4Address:
@@ -250,7 +189,7 @@ def _text_address(value: Any) -> str:
 
 
 _PARSERS: dict[str, Callable[[Any], Any]] = {
-    "interface": _interface,
+    "interfaces": _interfaces,
     "mode": _mode,
     "pool_start": _address,
     "pool_end": _address,

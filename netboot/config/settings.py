@@ -1,0 +1,129 @@
+"""The settings of the appliance as one frozen value. Values only: where they come from is told in load.py."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+CONFIG_FILE = Path("/etc/roomcast/roomcast.toml")
+DATA_DIRECTORY = Path("/var/lib/roomcast")
+SOCKET_PATH = Path("/run/roomcast/api.sock")
+
+SHORTEST_LEASE_S = 60
+LONGEST_LEASE_S = 30 * 86400
+CAST_NETWORK = IPv4Network("239.77.0.0/16")
+FIRST_CAST_HOST = 256
+"""Offset in the cast network of the first group used: keeps the low 23 bits out of 0.0.x (224.0.0.x is flooded)."""
+DATA_PORTS = 256
+"""Sessions take ports from `data_port_base` on, this many, in turn."""
+CONTROL_PORT_BASE = 7101
+CONTROL_PORTS = 99
+"""And as many from `control_port_base` on, one each at a time, for what machines say: a firewall must let them in."""
+
+
+class Mode(StrEnum):
+    """How the appliance answers DHCP."""
+
+    SERVER = "server"
+    PROXY = "proxy"
+    """Beside another DHCP server: boot information only, no addresses."""
+    AUTO = "auto"
+    """Looks for another DHCP server: a proxy beside it, the server where there is none."""
+    OFF = "off"
+    """No DHCP at all: another server tells the machines what to boot."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubnetSettings:
+    """What the DHCP server gives away in one network; what is left out is taken from the settings for all."""
+
+    network: IPv4Network
+    pools: tuple[tuple[IPv4Address, IPv4Address], ...] = ()
+    """First and last address of each. None at all: only reserved addresses are given."""
+    routers: tuple[IPv4Address, ...] = ()
+    dns: tuple[IPv4Address, ...] | None = None
+    domain: str | None = None
+    lease_s: int | None = None
+    options: tuple[tuple[int, bytes], ...] = ()
+    """Custom DHCP options: code and value."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationSettings:
+    """An address that is kept for one machine, known by its MAC or by its client identifier."""
+
+    address: IPv4Address
+    mac: str = ""
+    """Lower case, colons."""
+    client_id: bytes = b""
+    hostname: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one `roomcast serve` runs."""
+
+    interfaces: tuple[str, ...]
+    """At least one; casts go out on the first."""
+    mode: Mode = Mode.SERVER
+    pool_start: IPv4Address | None = None
+    """None: the upper half of the interface's network."""
+    pool_end: IPv4Address | None = None
+    lease_s: int = 3600
+    router: IPv4Address | None = None
+    dns: tuple[IPv4Address, ...] = ()
+    domain: str = ""
+    options: tuple[tuple[int, bytes], ...] = ()
+    """Custom DHCP options of every subnet: code and value."""
+    subnets: tuple[SubnetSettings, ...] = ()
+    """Of the interfaces, and of networks behind relay agents."""
+    reservations: tuple[ReservationSettings, ...] = ()
+    http_port: int = 80
+    page_address: str = "127.0.0.1"
+    page_port: int = 8670
+    """0: no pages."""
+    data: Path = DATA_DIRECTORY
+    socket: Path = SOCKET_PATH
+    cast_network: IPv4Network = CAST_NETWORK
+    """Each session takes a group of its own in it."""
+    data_port_base: int = 7400
+    control_port_base: int = CONTROL_PORT_BASE
+    silence_s: float = 300.0
+    """A running machine that says nothing for longer has failed. One that lost its power needs some minutes to be back:
+    self-test, network boot, loading the agent; then it goes on where its disk is."""
+    idle_s: float = 900.0
+    """A machine that waits in the agent without a task for so long is told to start its disk."""
+    join_within_s: float = 4 * 3600.0
+    """A machine that did not take its task within this time has failed."""
+    max_wait_s: float = 120.0
+    """A session begins this long after its first machine is ready, unless the deployment says otherwise."""
+
+    @property
+    def interface(self) -> str:
+        """The first interface."""
+        return self.interfaces[0]
+
+    @property
+    def database(self) -> Path:
+        return self.data / "roomcast.db"
+
+    @property
+    def images(self) -> Path:
+        return self.data / "images"
+
+    @property
+    def agent(self) -> Path:
+        return self.data / "agent"
+
+    @property
+    def boot(self) -> Path:
+        return self.data / "boot"
+
+    @property
+    def keys(self) -> Path:
+        return self.data / "keys"
+
+
+def cast_group(network: IPv4Network, number: int) -> IPv4Address:
+    """The multicast group of the session with this number: its low 23 bits are never 0.0.x."""
+    return network[FIRST_CAST_HOST + number % (network.num_addresses - FIRST_CAST_HOST - 1)]
