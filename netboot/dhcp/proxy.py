@@ -6,6 +6,7 @@ state, and never answers a client that is not PXE.
 
 from ipaddress import IPv4Address
 
+from netboot.dhcp.boot_options import boot_options
 from netboot.dhcp.classify import classify
 from netboot.dhcp.reply import (
     BROADCAST,
@@ -16,7 +17,6 @@ from netboot.dhcp.reply import (
     Delivery,
     Destination,
     Reply,
-    boot_options,
 )
 from netboot.model import Ignored
 from netboot.wire.dhcp import (

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from itertools import islice
 
+from netboot.dhcp.boot_options import boot_options
 from netboot.dhcp.classify import classify
 from netboot.dhcp.leases import Lease, LeaseRepository, LeaseState, Pool
 from netboot.dhcp.offers import OpenOffers
@@ -22,7 +23,6 @@ from netboot.dhcp.reply import (
     Delivery,
     Destination,
     Reply,
-    boot_options,
 )
 from netboot.model import BootFile, Ignored
 from netboot.wire.dhcp import (
