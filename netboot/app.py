@@ -38,9 +38,9 @@ from netboot.deployment.next_boot import NextBoots
 from netboot.deployment.orders import Orders
 from netboot.deployment.outcomes import Clock, Outcomes
 from netboot.deployment.overview import Overview
-from netboot.dhcp.leases import Pool
 from netboot.dhcp.proxy import DhcpProxy
-from netboot.dhcp.server import DhcpServer, ServerConfig
+from netboot.dhcp.server import DhcpServer
+from netboot.dhcp.subnets import Pool, ServerConfig, Subnet
 from netboot.errors import ServiceError
 from netboot.model import BootClient, BootFile, Ignored
 from netboot.persistence.database import Database, open_database
@@ -257,10 +257,14 @@ def _server_config(settings: Settings, interface: Interface) -> ServerConfig:
             raise ValueError(f"router {settings.router} is not inside {interface.network}")
         return ServerConfig(
             server_address=interface.address,
-            pool=Pool(interface.network, first, last),
-            lease_s=settings.lease_s,
-            routers=(settings.router,) if settings.router else (),
-            dns_servers=settings.dns,
+            local=Subnet(
+                network=interface.network,
+                pools=(Pool(first, last),),
+                lease_s=settings.lease_s,
+                routers=(settings.router,) if settings.router else (),
+                dns_servers=settings.dns,
+            ),
+            probe=False,
         )
     except ValueError as error:
         raise ServiceError(f"{error}: change --pool or --router, or the address of {interface.name}") from error

@@ -4,12 +4,11 @@ Times are seconds of the clock whose readings the caller passes as `now`: the co
 is. A lease that has expired stays in the repository: its machine gets the same address again while nobody else took it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from typing import Protocol
-from zlib import crc32
 
 
 class LeaseState(StrEnum):
@@ -32,6 +31,8 @@ class Lease:
     state: LeaseState = LeaseState.BOUND
     hostname: str = ""
     """As the client named itself in option 12: text of a stranger, at most 63 characters."""
+    client_id: bytes = b""
+    """Option 61 as the client sent it last: it tells the reservations apart, never the leases."""
 
     def is_active(self, now: float) -> bool:
         """Whether the address must not be given to another machine."""
@@ -57,64 +58,72 @@ class LeaseRepository(Protocol):
         """Every record, in any state, in no stated order."""
 
 
-class MemoryLeases:
-    """A repository that lasts as long as its process: for tests, and for `dhcp = "proxy"` set-ups without one."""
+@dataclass(frozen=True, slots=True)
+class LeaseChange:
+    """What became of the record of one address."""
 
-    def __init__(self) -> None:
+    address: IPv4Address
+    lease: Lease | None
+    """None: there is no record any more."""
+
+
+class LeaseTable:
+    """Every lease, in memory: the authority while the appliance runs. Whoever keeps leases takes the changes from it.
+
+    Written by one thread; reading by MAC or address is safe from any.
+    """
+
+    def __init__(self, leases: Iterable[Lease] = ()) -> None:
         self._by_address: dict[IPv4Address, Lease] = {}
         self._address_of: dict[str, IPv4Address] = {}
+        self._changes: dict[IPv4Address, Lease | None] = {}
+        for lease in leases:
+            self.save(lease)
+        self._changes.clear()
 
     def get_by_mac(self, mac: str) -> Lease | None:
+        """The BOUND lease of a machine, expired or not."""
         address = self._address_of.get(mac)
-        return None if address is None else self._by_address[address]
+        return None if address is None else self._by_address.get(address)
 
     def get_by_address(self, address: IPv4Address) -> Lease | None:
+        """The record of an address, in any state, expired or not."""
         return self._by_address.get(address)
 
     def save(self, lease: Lease) -> None:
-        self.release(lease.address)
+        """Insert, or replace the record of the same address. A BOUND lease also replaces the MAC's earlier one."""
+        self._forget_holder(lease.address)
         if lease.state is LeaseState.BOUND:
             earlier = self._address_of.get(lease.mac)
             if earlier is not None:
                 self.release(earlier)
             self._address_of[lease.mac] = lease.address
         self._by_address[lease.address] = lease
+        self._note(lease.address, lease)
 
     def release(self, address: IPv4Address) -> None:
-        lease = self._by_address.pop(address, None)
+        """Remove the record of an address; nothing happens when there is none."""
+        self._forget_holder(address)
+        if self._by_address.pop(address, None) is not None:
+            self._note(address, None)
+
+    def all(self) -> Sequence[Lease]:
+        """Every record, in any state, in no stated order."""
+        return tuple(self._by_address.values())
+
+    def take_changes(self) -> tuple[LeaseChange, ...]:
+        """What changed since the last call, in order: of each address its last change alone."""
+        if not self._changes:
+            return ()
+        changes = tuple(LeaseChange(address, lease) for address, lease in self._changes.items())
+        self._changes.clear()
+        return changes
+
+    def _forget_holder(self, address: IPv4Address) -> None:
+        lease = self._by_address.get(address)
         if lease is not None and self._address_of.get(lease.mac) == address:
             del self._address_of[lease.mac]
 
-    def all(self) -> Sequence[Lease]:
-        return tuple(self._by_address.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Pool:
-    """The addresses that are given away, both ends included."""
-
-    network: IPv4Network
-    first: IPv4Address
-    last: IPv4Address
-
-    def __post_init__(self) -> None:
-        if self.first > self.last:
-            raise ValueError(f"pool {self.first}-{self.last} ends before it starts")
-        for address in (self.first, self.last):
-            if address not in self.network:
-                raise ValueError(f"pool {self.first}-{self.last} is not inside {self.network}")
-        if self.first <= self.network.network_address or self.last >= self.network.broadcast_address:
-            raise ValueError(f"pool {self.first}-{self.last} holds the network's own or its broadcast address")
-
-    def __contains__(self, address: object) -> bool:
-        return isinstance(address, IPv4Address) and self.first <= address <= self.last
-
-    def __len__(self) -> int:
-        return int(self.last) - int(self.first) + 1
-
-    def walk(self, mac: str) -> Iterator[IPv4Address]:
-        """Every address once; the same order for the same MAC, so that a lost database does little harm."""
-        size = len(self)
-        start = crc32(mac.encode()) % size
-        for step in range(size):
-            yield self.first + (start + step) % size
+    def _note(self, address: IPv4Address, lease: Lease | None) -> None:
+        self._changes.pop(address, None)  # so that the order is that of the last changes
+        self._changes[address] = lease

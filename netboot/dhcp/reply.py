@@ -59,3 +59,12 @@ class Reply:
     destination: Destination
     boot: BootFile | Ignored
     """What the packet says to boot, or why it says nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFirst:
+    """No answer yet: ask whether somebody has this address, tell `DhcpServer.note_probe`, then respond again."""
+
+    address: IPv4Address
+    is_local: bool
+    """In the interface's own network: ARP tells. Else only an ICMP echo can."""

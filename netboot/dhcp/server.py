@@ -6,13 +6,13 @@ each of them sends a client identifier of its own.
 """
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterator
 from ipaddress import IPv4Address
-from itertools import islice
+from itertools import chain, islice
 
 from netboot.dhcp.boot_options import boot_options
 from netboot.dhcp.classify import classify
-from netboot.dhcp.leases import Lease, LeaseRepository, LeaseState, Pool
+from netboot.dhcp.leases import Lease, LeaseRepository, LeaseState
 from netboot.dhcp.offers import OpenOffers
 from netboot.dhcp.reply import (
     BROADCAST,
@@ -22,8 +22,10 @@ from netboot.dhcp.reply import (
     BootChooser,
     Delivery,
     Destination,
+    ProbeFirst,
     Reply,
 )
+from netboot.dhcp.subnets import ServerConfig
 from netboot.model import BootFile, Ignored
 from netboot.wire.dhcp import (
     BOOTREPLY,
@@ -64,36 +66,37 @@ WALK_S = 1.0
 _MAX_HOSTNAME = 63
 
 
-@dataclass(frozen=True, slots=True)
-class ServerConfig:
-    """What the server gives away, on one interface."""
-
-    server_address: IPv4Address
-    """The interface's own: option 54, never given away."""
-    pool: Pool
-    lease_s: int = 12 * 3600
-    routers: tuple[IPv4Address, ...] = ()
-    dns_servers: tuple[IPv4Address, ...] = ()
-    domain: str = ""
-
-    def __post_init__(self) -> None:
-        if self.lease_s < 60:
-            raise ValueError("a lease of less than 60 seconds keeps clients renewing")
-
-
 class DhcpServer:
     """Answers for one pool. Not safe to call from two threads at once."""
 
-    def __init__(self, config: ServerConfig, leases: LeaseRepository, choose_boot: BootChooser) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        leases: LeaseRepository,
+        choose_boot: BootChooser,
+        offers: OpenOffers | None = None,
+    ) -> None:
         self._config = config
         self._leases = leases
         self._choose_boot = choose_boot
-        self._offers = OpenOffers()
+        self._offers = OpenOffers() if offers is None else offers
         self._spare: deque[IPv4Address] = deque()
         """Were without a lease when the pool was looked through last; to be looked at again when given."""
         self._next_walk_s = 0.0
 
-    def respond(self, request: DhcpPacket, arrival: Arrival) -> Reply | Ignored:
+    def note_probe(self, address: IPv4Address, holder_mac: str | None, now: float) -> None:
+        """Somebody (`""`: of unknown MAC) or nobody (None) answered at this address."""
+        if holder_mac is None:
+            return
+        lease = self._leases.get_by_address(address)
+        if lease is None or not lease.is_active(now):
+            self._leases.save(Lease(holder_mac, address, now + DECLINED_S, LeaseState.DECLINED))
+
+    def addresses_to_probe(self, now: float, count: int) -> list[ProbeFirst]:
+        """Free addresses to ask for ahead of need, at most `count`."""
+        return []
+
+    def respond(self, request: DhcpPacket, arrival: Arrival) -> Reply | Ignored | ProbeFirst:
         """The answer to one packet. What `LeaseRepository` raises passes through."""
         if request.op != BOOTREQUEST:
             return Ignored("not a request: op is BOOTREPLY")
@@ -101,7 +104,7 @@ class DhcpServer:
             return Ignored(f"not Ethernet: hardware type {request.htype}, {len(request.chaddr)} address bytes")
         if not any(request.chaddr) or request.chaddr[0] & 1:
             return Ignored(f"no machine's hardware address: {request.mac}")
-        if request.giaddr != NO_ADDRESS and request.giaddr not in self._config.pool.network:
+        if request.giaddr != NO_ADDRESS and request.giaddr not in self._config.local.network:
             return Ignored(f"relayed from a network without a pool: giaddr {request.giaddr}")
         match request.message_type:
             case MessageType.DISCOVER:
@@ -148,23 +151,27 @@ class DhcpServer:
         while (address := self._offers.evict_oldest()) is not None:
             if self._is_free_for(mac, address, now):
                 return address
-        pool = self._config.pool
-        return Ignored(f"pool exhausted: all {len(pool)} addresses of {pool.first}-{pool.last} are in use")
+        pools = self._config.local.pools
+        names = ", ".join(map(str, pools))
+        return Ignored(f"pool exhausted: all {sum(map(len, pools))} addresses of {names} are in use")
 
     def _free_address(self, mac: str, now: float) -> IPv4Address | None:
         """One that nobody has. A few are asked for one by one; the whole pool is looked through seldom."""
-        for address in islice(self._config.pool.walk(mac), PROBES):
+        for address in islice(self._walk(mac), PROBES):
             if self._is_free_for(mac, address, now):
                 return address
         if not self._spare and now >= self._next_walk_s:
             active = {lease.address for lease in self._leases.all() if lease.is_active(now)}
-            self._spare = deque(address for address in self._config.pool.walk(mac) if address not in active)
+            self._spare = deque(address for address in self._walk(mac) if address not in active)
             self._next_walk_s = now + WALK_S
         while self._spare:
             address = self._spare.popleft()
             if self._is_free_for(mac, address, now):
                 return address
         return None
+
+    def _walk(self, mac: str) -> Iterator[IPv4Address]:
+        return chain.from_iterable(pool.walk(mac) for pool in self._config.local.pools)
 
     def _is_free_for(self, mac: str, address: IPv4Address, now: float) -> bool:
         """Whether this machine may have (or keep) this address."""
@@ -173,9 +180,9 @@ class DhcpServer:
     def _is_unbound_for(self, mac: str, address: IPv4Address, now: float) -> bool:
         """The same, whomever it is offered to."""
         config = self._config
-        if address not in config.pool or address == config.server_address:
+        if not config.local.in_pools(address) or address == config.server_address:
             return False
-        if address in config.routers or address in config.dns_servers:
+        if address in config.local.routers or address in config.local.dns_servers:
             return False
         lease = self._leases.get_by_address(address)
         if lease is None or not lease.is_active(now):
@@ -219,7 +226,7 @@ class DhcpServer:
     def _keeping(self, request: DhcpPacket, address: IPv4Address, now: float) -> Reply | Ignored:
         """A client that believes to hold an address. We are the authority for the network, so doubt gets a NAK."""
         mac = request.mac
-        if address not in self._config.pool.network:
+        if address not in self._config.local.network:
             return self._refuse(request, f"{address} is not of this network")
         lease = self._leases.get_by_mac(mac)
         if lease is None:
@@ -232,7 +239,7 @@ class DhcpServer:
 
     def _bind(self, request: DhcpPacket, address: IPv4Address, now: float) -> Reply:
         hostname = (request.options.get(HOST_NAME) or "")[:_MAX_HOSTNAME]
-        self._leases.save(Lease(request.mac, address, now + self._config.lease_s, LeaseState.BOUND, hostname))
+        self._leases.save(Lease(request.mac, address, now + self._config.local.lease_s, LeaseState.BOUND, hostname))
         self._offers.drop(request.mac)
         self._offers.withdraw(address)
         return self._grant(request, MessageType.ACK, address)
@@ -270,7 +277,7 @@ class DhcpServer:
 
     def _inform(self, request: DhcpPacket, arrival: Arrival) -> Reply | Ignored:
         address = request.ciaddr if request.ciaddr != NO_ADDRESS else arrival.source
-        if address not in self._config.pool.network:
+        if address not in self._config.local.network:
             return Ignored(f"INFORM from an address that is not of this network: {address}")
         return self._grant(request, MessageType.ACK, None, inform_address=address)
 
@@ -287,17 +294,17 @@ class DhcpServer:
         config = self._config
         options = Options().with_option(MESSAGE_TYPE, kind).with_option(SERVER_IDENTIFIER, config.server_address)
         if address is not None:
-            options = options.with_option(LEASE_TIME, config.lease_s)
-            options = options.with_option(RENEWAL_TIME, config.lease_s // 2)
-            options = options.with_option(REBINDING_TIME, config.lease_s * 7 // 8)
-        options = options.with_option(SUBNET_MASK, config.pool.network.netmask)
-        options = options.with_option(BROADCAST_ADDRESS, config.pool.network.broadcast_address)
-        if config.routers:
-            options = options.with_option(ROUTERS, config.routers)
-        if config.dns_servers:
-            options = options.with_option(DNS_SERVERS, config.dns_servers)
-        if config.domain:
-            options = options.with_option(DOMAIN_NAME, config.domain)
+            options = options.with_option(LEASE_TIME, config.local.lease_s)
+            options = options.with_option(RENEWAL_TIME, config.local.lease_s // 2)
+            options = options.with_option(REBINDING_TIME, config.local.lease_s * 7 // 8)
+        options = options.with_option(SUBNET_MASK, config.local.network.netmask)
+        options = options.with_option(BROADCAST_ADDRESS, config.local.network.broadcast_address)
+        if config.local.routers:
+            options = options.with_option(ROUTERS, config.local.routers)
+        if config.local.dns_servers:
+            options = options.with_option(DNS_SERVERS, config.local.dns_servers)
+        if config.local.domain:
+            options = options.with_option(DOMAIN_NAME, config.local.domain)
         client = classify(request)
         boot: BootFile | Ignored = client if isinstance(client, Ignored) else self._choose_boot(client)
         siaddr, file = NO_ADDRESS, b""

@@ -15,7 +15,7 @@ from typing import Protocol
 import structlog
 
 from netboot.dhcp.proxy import DhcpProxy
-from netboot.dhcp.reply import SERVER_PORT, Arrival, Delivery, Destination, Reply
+from netboot.dhcp.reply import SERVER_PORT, Arrival, Delivery, Destination, ProbeFirst, Reply
 from netboot.errors import ServiceError, WireError
 from netboot.model import BootFile, Ignored
 from netboot.services.counters import PacketCounters
@@ -39,7 +39,7 @@ _log = structlog.get_logger(__name__)
 class Responder(Protocol):
     """DhcpServer or DhcpProxy."""
 
-    def respond(self, request: DhcpPacket, arrival: Arrival) -> Reply | Ignored: ...
+    def respond(self, request: DhcpPacket, arrival: Arrival) -> Reply | Ignored | ProbeFirst: ...
 
 
 OnExchange = Callable[[DhcpPacket, Arrival, Reply | Ignored], None]
@@ -142,6 +142,7 @@ class DhcpService:
         """A boundary: one packet that cannot be answered, or a database that is away, does not end the service."""
         try:
             outcome = self._responder.respond(request, arrival)
+            assert not isinstance(outcome, ProbeFirst), "no configuration asks for probes"
             if isinstance(outcome, Reply):
                 self._send(each, outcome)
             self._note(request, outcome)

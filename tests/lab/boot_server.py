@@ -23,9 +23,10 @@ from netboot.boot.files import BootFiles, BootRequest, BootSettings, Transport
 from netboot.boot.grub_images import build_boot_images
 from netboot.boot.render import Renderer
 from netboot.boot.selection import select_boot_file
-from netboot.dhcp.leases import MemoryLeases, Pool
+from netboot.dhcp.leases import LeaseTable
 from netboot.dhcp.proxy import DhcpProxy
-from netboot.dhcp.server import DhcpServer, ServerConfig
+from netboot.dhcp.server import DhcpServer
+from netboot.dhcp.subnets import Pool, ServerConfig, Subnet
 from netboot.model import BootClient, BootFile, Ignored
 from netboot.services.dhcp import serve_dhcp
 from netboot.services.interface import find_interface
@@ -90,13 +91,14 @@ async def serve(options: argparse.Namespace) -> None:
     if not options.no_http:
         web = http_server(str(interface.address), options.http_port, files)
         threading.Thread(target=web.serve_forever, daemon=True).start()
-    leases = MemoryLeases()
+    leases = LeaseTable()
     tree = LeasedBootFiles(files, leases)
     if options.proxy:
         responder: DhcpProxy | DhcpServer = DhcpProxy(interface.address, choose)
     else:
-        pool = Pool(interface.network, interface.address + 99, interface.address + 149)
-        responder = DhcpServer(ServerConfig(interface.address, pool), leases, choose)
+        pool = Pool(interface.address + 99, interface.address + 149)
+        config = ServerConfig(interface.address, Subnet(interface.network, (pool,)), probe=False)
+        responder = DhcpServer(config, leases, choose)
     say(by="server", ready=True)
     async with asyncio.TaskGroup() as group:
         group.create_task(serve_dhcp(interface, responder))

@@ -10,10 +10,11 @@ import sys
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from netboot.dhcp.leases import MemoryLeases, Pool
+from netboot.dhcp.leases import LeaseTable
 from netboot.dhcp.proxy import DhcpProxy
 from netboot.dhcp.reply import Arrival, Reply
-from netboot.dhcp.server import DhcpServer, ServerConfig
+from netboot.dhcp.server import DhcpServer
+from netboot.dhcp.subnets import Pool, ServerConfig, Subnet
 from netboot.errors import ServiceError
 from netboot.model import BootClient, BootFile, Firmware, Ignored
 from netboot.services.counters import PacketCounters
@@ -84,8 +85,8 @@ async def run(options: argparse.Namespace, interface: Interface) -> None:
             responder: DhcpServer | DhcpProxy = DhcpProxy(interface.address, choose)
         else:
             first, last = (IPv4Address(text) for text in options.pool)
-            config = ServerConfig(interface.address, Pool(interface.network, first, last), options.lease)
-            responder = DhcpServer(config, MemoryLeases(), choose)
+            subnet = Subnet(interface.network, (Pool(first, last),), options.lease)
+            responder = DhcpServer(ServerConfig(interface.address, subnet, probe=False), LeaseTable(), choose)
         service = serve_dhcp(interface, responder, counters=counters, on_exchange=tell_exchange, ready=ready)
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(service)

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netboot.dhcp.classify import classify
-from netboot.dhcp.leases import LeaseState, MemoryLeases, Pool
+from netboot.dhcp.leases import LeaseState, LeaseTable
 from netboot.dhcp.proxy import DhcpProxy
 from netboot.dhcp.reply import Arrival, Reply
-from netboot.dhcp.server import DhcpServer, ServerConfig
+from netboot.dhcp.server import DhcpServer
+from netboot.dhcp.subnets import Pool, ServerConfig, Subnet
 from netboot.errors import WireError
 from netboot.model import BootClient, BootFile, Ignored
 from netboot.wire.dhcp import HEADER_BYTES, MAGIC_COOKIE, DhcpPacket, Options, build_dhcp, parse_dhcp
@@ -50,9 +51,10 @@ def choose(client: BootClient) -> BootFile | Ignored:
     return BootFile(SERVER, "boot/" + client.firmware)
 
 
-def a_server() -> tuple[DhcpServer, MemoryLeases]:
-    leases = MemoryLeases()
-    return DhcpServer(ServerConfig(SERVER, Pool(NETWORK, NETWORK[2], NETWORK[5])), leases, choose), leases
+def a_server() -> tuple[DhcpServer, LeaseTable]:
+    leases = LeaseTable()
+    subnet = Subnet(NETWORK, (Pool(NETWORK[2], NETWORK[5]),))
+    return DhcpServer(ServerConfig(SERVER, subnet, probe=False), leases, choose), leases
 
 
 def parse_or_none(data: bytes) -> DhcpPacket | None:

@@ -3,9 +3,10 @@
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from netboot.dhcp.leases import LeaseRepository, MemoryLeases, Pool
+from netboot.dhcp.leases import LeaseRepository, LeaseTable
 from netboot.dhcp.reply import Arrival, Reply
-from netboot.dhcp.server import DhcpServer, ServerConfig
+from netboot.dhcp.server import DhcpServer
+from netboot.dhcp.subnets import Pool, ServerConfig, Subnet
 from netboot.model import BootClient, BootFile, Firmware, Ignored
 from netboot.wire.dhcp import BOOTREQUEST, DhcpPacket, Options
 from netboot.wire.dhcp_options import (
@@ -93,9 +94,9 @@ def choose_by_firmware(client: BootClient) -> BootFile | Ignored:
 def a_server(
     leases: LeaseRepository | None = None, first: int = 100, last: int = 199, lease_s: int = 3600, **settings: Any
 ) -> DhcpServer:
-    pool = Pool(NETWORK, NETWORK[first], NETWORK[last])
-    config = ServerConfig(SERVER, pool, lease_s, **settings)
-    return DhcpServer(config, MemoryLeases() if leases is None else leases, choose_by_firmware)
+    subnet = Subnet(NETWORK, (Pool(NETWORK[first], NETWORK[last]),), lease_s, **settings)
+    config = ServerConfig(SERVER, subnet, probe=False)
+    return DhcpServer(config, LeaseTable() if leases is None else leases, choose_by_firmware)
 
 
 def reply_to(server: Any, packet: DhcpPacket, arrival: Arrival | None = None) -> Reply:

@@ -22,9 +22,10 @@ from dhcp_builders import (
     reply_to,
 )
 
-from netboot.dhcp.leases import Lease, LeaseState, MemoryLeases, Pool
+from netboot.dhcp.leases import Lease, LeaseState, LeaseTable
 from netboot.dhcp.reply import Delivery, Destination
-from netboot.dhcp.server import DECLINED_S, OFFER_S, PROBES, DhcpServer, ServerConfig
+from netboot.dhcp.server import DECLINED_S, OFFER_S, PROBES, DhcpServer
+from netboot.dhcp.subnets import Pool, ServerConfig, Subnet
 from netboot.model import BootFile, Ignored
 from netboot.wire.dhcp_options import (
     BOOT_FILE_NAME,
@@ -153,13 +154,13 @@ def test_the_servers_own_and_the_routers_address_are_never_offered() -> None:
 
 
 def test_a_request_binds_the_offer_and_keeps_the_lease() -> None:
-    leases = MemoryLeases()
+    leases = LeaseTable()
     address = lease_address(a_server(leases), now=1000)
     assert leases.get_by_mac(MAC) == Lease(MAC, address, 4600, LeaseState.BOUND)
 
 
 def test_the_lease_is_saved_before_the_ack_and_no_ack_is_sent_when_it_cannot_be() -> None:
-    class FullDisk(MemoryLeases):
+    class FullDisk(LeaseTable):
         def save(self, lease: Lease) -> None:
             raise RuntimeError("disk full")
 
@@ -170,7 +171,7 @@ def test_the_lease_is_saved_before_the_ack_and_no_ack_is_sent_when_it_cannot_be(
 
 
 def test_the_hostname_of_the_client_is_kept_with_its_lease() -> None:
-    leases = MemoryLeases()
+    leases = LeaseTable()
     server = a_server(leases)
     offer = reply_to(server, a_discover()).packet
     request = a_packet(
@@ -207,7 +208,7 @@ def test_a_request_for_what_was_not_offered_gets_a_nak() -> None:
 
 
 def test_renewing_extends_the_lease_by_unicast() -> None:
-    leases = MemoryLeases()
+    leases = LeaseTable()
     server = a_server(leases)
     address = lease_address(server, now=1000)
     ack = reply_to(server, a_renewal(address), an_arrival(2800, source=address))
@@ -292,7 +293,7 @@ def test_only_its_holder_can_decline_an_address() -> None:
 
 
 def test_a_released_address_is_free_at_once() -> None:
-    leases = MemoryLeases()
+    leases = LeaseTable()
     server = a_server(leases, first=100, last=100)
     address = lease_address(server)
     release = a_packet(MessageType.RELEASE, (SERVER_IDENTIFIER, SERVER), ciaddr=address)
@@ -302,7 +303,7 @@ def test_a_released_address_is_free_at_once() -> None:
 
 
 def test_only_its_holder_can_release_an_address() -> None:
-    leases = MemoryLeases()
+    leases = LeaseTable()
     server = a_server(leases)
     address = lease_address(server)
     release = a_packet(MessageType.RELEASE, (SERVER_IDENTIFIER, SERVER), ciaddr=address, mac=OTHER_MAC)
@@ -313,7 +314,7 @@ def test_only_its_holder_can_release_an_address() -> None:
 
 
 def test_inform_is_answered_without_address_or_lease_time() -> None:
-    leases = MemoryLeases()
+    leases = LeaseTable()
     ack = reply_to(a_server(leases, routers=(SERVER,)), a_packet(MessageType.INFORM, ciaddr=NETWORK[9]))
     assert ack.packet.message_type is MessageType.ACK
     assert ack.packet.yiaddr == IPv4Address(0)
@@ -372,9 +373,9 @@ def test_what_is_not_for_a_server_is_ignored_with_a_reason(packet: object, reaso
 @pytest.mark.parametrize(("first", "last"), [(5, 4), (0, 4), (4, 255)])
 def test_a_pool_that_makes_no_sense_is_refused(first: int, last: int) -> None:
     with pytest.raises(ValueError, match="pool"):
-        Pool(NETWORK, NETWORK[first], NETWORK[last])
+        Subnet(NETWORK, (Pool(NETWORK[first], NETWORK[last]),))
     with pytest.raises(ValueError, match="not inside"):
-        Pool(NETWORK, NETWORK[4], IPv4Address("10.78.0.1"))
+        Subnet(NETWORK, (Pool(NETWORK[4], IPv4Address("10.78.0.1")),))
 
 
 def a_mac(number: int) -> str:
@@ -391,7 +392,7 @@ def test_made_up_machines_do_not_close_the_pool() -> None:
 
 
 def test_machine_whose_offer_made_room_still_gets_its_address_when_it_asks() -> None:
-    leases = MemoryLeases()
+    leases = LeaseTable()
     server = a_server(leases)
     offer = reply_to(server, a_discover()).packet
     taker = None
@@ -413,7 +414,7 @@ def test_address_of_a_lease_that_is_offered_anew_to_its_holder_is_never_given_to
         assert reply_to(server, a_discover(mac=a_mac(number))).packet.yiaddr != held
 
 
-class CountingLeases(MemoryLeases):
+class CountingLeases(LeaseTable):
     """Counts what is asked of it."""
 
     def __init__(self) -> None:
@@ -433,10 +434,12 @@ class CountingLeases(MemoryLeases):
 def test_flood_of_discovers_on_a_large_full_pool_looks_at_few_addresses_each() -> None:
     network = IPv4Network("10.64.0.0/16")
     leases = CountingLeases()
-    pool = Pool(network, network[2], network[-2])
+    subnet = Subnet(network, (Pool(network[2], network[-2]),))
     for number in range(2, 65_000):
         leases.save(Lease(a_mac(1_000_000 + number), network[number], 1e9))
-    server = DhcpServer(ServerConfig(network[1], pool), leases, lambda client: Ignored("nothing to boot"))
+    server = DhcpServer(
+        ServerConfig(network[1], subnet, probe=False), leases, lambda client: Ignored("nothing to boot")
+    )
     leases.looks = 0
     flood = 2000
     for number in range(flood):

@@ -9,7 +9,7 @@ from deployment_builders import an_inventory
 
 from imager.wire.messages import After, FirmwareKind, Nic, TaskKind, TaskResult
 from netboot.deployment.records import NewSession, NewTask
-from netboot.dhcp.leases import Lease, LeaseState, MemoryLeases
+from netboot.dhcp.leases import Lease, LeaseState, LeaseTable
 from netboot.errors import ConflictError, ServiceError, UnknownError, UserError
 from netboot.model import SessionState, TaskState
 from netboot.persistence.database import Database, open_database
@@ -222,7 +222,7 @@ def test_changes_of_state_go_by_the_table(machines: MachineRepository, sessions:
 
 def test_leases_are_those_of_the_memory_repository_and_outlive_the_process(tmp_path: Path) -> None:
     database = open_database(tmp_path / "roomcast.db")
-    kept, model = SqlLeases(database), MemoryLeases()
+    kept, model = SqlLeases(database), LeaseTable()
     first, second = IPv4Address("10.77.0.128"), IPv4Address("10.77.0.129")
     steps = [
         ("save", Lease(MAC_1, first, 100.0, hostname="pc-1")),
