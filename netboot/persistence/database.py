@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import create_engine, event, select
+from sqlalchemy import create_engine, event
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from netboot.errors import ServiceError
+from netboot.persistence.migrations import bring_up_to_date
 from netboot.persistence.private import make_private
-from netboot.persistence.schema import SCHEMA_VERSION, Base, SchemaRow
 
 BUSY_TIMEOUT_S = 10.0
 
@@ -35,18 +35,10 @@ class Database:
         self._thread = ThreadPoolExecutor(1, "database")
 
     def create(self) -> None:
-        """Make the tables where they are missing. Raises ServiceError for a database of a newer Roomcast."""
+        """Make or renew the tables (see migrations.py). Raises ServiceError for a database of a newer Roomcast."""
         try:
-            Base.metadata.create_all(self._engine)
-            with self.transaction() as session:
-                row = session.scalar(select(SchemaRow))
-                if row is None:
-                    session.add(SchemaRow(version=SCHEMA_VERSION))
-                elif row.version > SCHEMA_VERSION:
-                    raise ServiceError(
-                        f"the database is of a newer Roomcast (schema {row.version}, this one knows {SCHEMA_VERSION}): "
-                        "update Roomcast, or name another data directory with --data"
-                    )
+            with self._engine.begin() as connection:
+                bring_up_to_date(connection)
         except (OperationalError, DatabaseError) as error:
             raise ServiceError(
                 f"{self._engine.url.database}: {error.orig}; check the file and its directory"

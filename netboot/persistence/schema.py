@@ -1,14 +1,12 @@
 """The tables. Times are Unix seconds.
 
-A change here raises SCHEMA_VERSION and brings a migration.
+A change here brings a step in migrations.py.
 """
 
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-
-SCHEMA_VERSION = 1
 
 
 class Base(DeclarativeBase):
@@ -29,6 +27,7 @@ class MachineRow(Base):
     token_digest: Mapped[str] = mapped_column(String(64))
     registered_s: Mapped[float] = mapped_column(Float)
     seen_s: Mapped[float] = mapped_column(Float)
+    boot_way: Mapped[str] = mapped_column(String(16), server_default="auto")
     nics: Mapped[list["NicRow"]] = relationship(cascade="all, delete-orphan", lazy="selectin")
     groups: Mapped[list["GroupRow"]] = relationship(secondary="membership", lazy="selectin", order_by="GroupRow.name")
 
@@ -106,6 +105,20 @@ class EventRow(Base):
     machine_id: Mapped[int | None] = mapped_column(ForeignKey("machine.id"), index=True)
     task_id: Mapped[int | None] = mapped_column(ForeignKey("task.id"))
     text: Mapped[str] = mapped_column(Text)
+
+
+class WayHomeRow(Base):
+    """How often a way to the local disk worked on one model."""
+
+    __tablename__ = "way_home"
+    manufacturer: Mapped[str] = mapped_column(String(256), primary_key=True)
+    product: Mapped[str] = mapped_column(String(256), primary_key=True)
+    firmware: Mapped[str] = mapped_column(String(8), primary_key=True)
+    way: Mapped[str] = mapped_column(String(16), primary_key=True)
+    worked: Mapped[int] = mapped_column(Integer)
+    failed: Mapped[int] = mapped_column(Integer)
+    failed_in_a_row: Mapped[int] = mapped_column(Integer)
+    last_s: Mapped[float] = mapped_column(Float)
 
 
 class LeaseRow(Base):
