@@ -6,7 +6,9 @@ PRIVATE_UMASK = 0o077
 """For every process that writes in the data directory."""
 
 _SECRET = ("images", "keys")
-_OURS = {*_SECRET, "agent", "boot", "serve.lock", *(f"roomcast.db{end}" for end in ("", "-wal", "-shm", "-journal"))}
+_OURS = {*_SECRET, "agent", "boot", "serve.lock"}
+_OUR_DATABASES = ("roomcast.db", "leases.db")
+"""Their logs, copies and damaged files have names that begin so."""
 
 
 def make_private(directory: Path) -> None:
@@ -16,7 +18,8 @@ def make_private(directory: Path) -> None:
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     names = {entry.name for entry in directory.iterdir()}
-    closed = [directory] if names <= _OURS else [directory / name for name in _SECRET if name in names]
+    ours = all(name in _OURS or name.startswith(_OUR_DATABASES) for name in names)
+    closed = [directory] if ours else [directory / name for name in _SECRET if name in names]
     for place in closed:
         if place.stat().st_mode & 0o077:
             place.chmod(0o700)
