@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from imager.errors import ImagerError, ManifestError, SourceError, TargetError, UnknownImage
-from netboot.cli import agent, casting, images, machines, serve, sessions, tasks, templates
+from netboot.cli import agent, casting, doctor, images, machines, serve, sessions, tasks, templates
 from netboot.errors import NetbootError, UserError
 
 ASKED_WRONG = 2
@@ -47,6 +47,7 @@ tasks.register(app)
 machines.register(app)
 templates.register(app)
 casting.register(app)
+doctor.register(app)
 
 
 def main() -> None:
