@@ -198,8 +198,8 @@ async def _run(settings: Settings, interface: Interface, appliance: Appliance, s
         admin = sockets.enter_context(bind_unix(settings.socket))
         sockets.callback(settings.socket.unlink, missing_ok=True)
         pages = None
-        if settings.page_port:
-            pages = sockets.enter_context(bind_tcp(settings.page_address, settings.page_port))
+        if settings.page is not None:
+            pages = sockets.enter_context(bind_tcp(*settings.page))
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -271,8 +271,8 @@ def _server_config(settings: Settings, interface: Interface) -> ServerConfig:
 
 
 def _pool(settings: Settings, interface: Interface) -> tuple[IPv4Address, IPv4Address]:
-    if settings.pool_start is not None and settings.pool_end is not None:
-        return settings.pool_start, settings.pool_end
+    if settings.pool is not None:
+        return settings.pool
     return default_pool(interface.network)
 
 
@@ -292,8 +292,8 @@ def _tell(settings: Settings, interface: Interface, say: Say) -> None:
     address = f"{interface.address}/{interface.network.prefixlen}"
     say(f"[bold]Roomcast[/bold] serves [bold]{interface.name}[/bold] ({address})")
     say(f"  boot      {dhcp}; TFTP; HTTP port {settings.http_port}")
-    if settings.page_port:
-        say(f"  page      http://{settings.page_address}:{settings.page_port}/")
+    if settings.page is not None:
+        say(f"  page      http://{settings.page[0]}:{settings.page[1]}/")
     say(f"  commands  by {settings.socket}")
     say(f"  data      {settings.data}")
     if not (settings.agent / "vmlinuz").exists():

@@ -7,6 +7,7 @@ import typer
 
 from imager.errors import ImagerError, ManifestError, SourceError, TargetError, UnknownImage
 from netboot.cli import agent, casting, doctor, images, machines, serve, sessions, tasks, templates
+from netboot.config.mistakes import ConfigError, Mistake
 from netboot.errors import NetbootError, UserError
 
 ASKED_WRONG = 2
@@ -54,6 +55,10 @@ def main() -> None:
     """Run a command. Our own errors are one line on standard error, without a traceback."""
     try:
         app()
+    except ConfigError as error:
+        for mistake in error.mistakes:
+            _tell(mistake)
+        sys.exit(ASKED_WRONG)
     except (UserError, SourceError, TargetError, UnknownImage, ManifestError) as error:
         _tell(error)
         sys.exit(ASKED_WRONG)
@@ -64,7 +69,7 @@ def main() -> None:
         sys.exit(FAILED)
 
 
-def _tell(error: Exception) -> None:
+def _tell(error: Exception | Mistake) -> None:
     line = " ".join(str(error).split())
     print(f"roomcast: {line}", file=sys.stderr)
 

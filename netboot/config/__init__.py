@@ -1,6 +1,7 @@
 """The settings of the appliance: their types, and where they come from."""
 
-from netboot.config.load import data_directory, load_settings, socket_path
+from netboot.config.loading import Loaded, data_directory, load, load_settings, socket_path
+from netboot.config.mistakes import ConfigError, Mistake
 from netboot.config.settings import (
     CONFIG_FILE,
     CONTROL_PORT_BASE,
@@ -8,6 +9,7 @@ from netboot.config.settings import (
     DATA_DIRECTORY,
     DATA_PORTS,
     SOCKET_PATH,
+    AddressRange,
     Mode,
     ReservationSettings,
     Settings,
@@ -22,12 +24,17 @@ __all__ = [
     "DATA_DIRECTORY",
     "DATA_PORTS",
     "SOCKET_PATH",
+    "AddressRange",
+    "ConfigError",
+    "Loaded",
+    "Mistake",
     "Mode",
     "ReservationSettings",
     "Settings",
     "SubnetSettings",
     "cast_group",
     "data_directory",
+    "load",
     "load_settings",
     "socket_path",
 ]

@@ -21,6 +21,10 @@ CONTROL_PORTS = 99
 """And as many from `control_port_base` on, one each at a time, for what machines say: a firewall must let them in."""
 
 
+AddressRange = tuple[IPv4Address, IPv4Address]
+"""First and last."""
+
+
 class Mode(StrEnum):
     """How the appliance answers DHCP."""
 
@@ -38,8 +42,8 @@ class SubnetSettings:
     """What the DHCP server gives away in one network; what is left out is taken from the settings for all."""
 
     network: IPv4Network
-    pools: tuple[tuple[IPv4Address, IPv4Address], ...] = ()
-    """First and last address of each. None at all: only reserved addresses are given."""
+    pools: tuple[AddressRange, ...] = ()
+    """None at all: only reserved addresses are given."""
     routers: tuple[IPv4Address, ...] = ()
     dns: tuple[IPv4Address, ...] | None = None
     domain: str | None = None
@@ -66,9 +70,8 @@ class Settings:
     interfaces: tuple[str, ...]
     """At least one; casts go out on the first."""
     mode: Mode = Mode.SERVER
-    pool_start: IPv4Address | None = None
-    """None: the upper half of the interface's network."""
-    pool_end: IPv4Address | None = None
+    pool: AddressRange | None = None
+    """In an interface's network that has no subnet of its own in `subnets`. None: the upper half."""
     lease_s: int = 3600
     router: IPv4Address | None = None
     dns: tuple[IPv4Address, ...] = ()
@@ -79,9 +82,8 @@ class Settings:
     """Of the interfaces, and of networks behind relay agents."""
     reservations: tuple[ReservationSettings, ...] = ()
     http_port: int = 80
-    page_address: str = "127.0.0.1"
-    page_port: int = 8670
-    """0: no pages."""
+    page: tuple[str, int] | None = ("127.0.0.1", 8670)
+    """Address and port; None: no pages."""
     data: Path = DATA_DIRECTORY
     socket: Path = SOCKET_PATH
     cast_network: IPv4Network = CAST_NETWORK

@@ -16,14 +16,14 @@ from netboot.errors import UserError
 def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("ROOMCAST_DATA", raising=False)
     monkeypatch.delenv("ROOMCAST_SOCKET", raising=False)
-    monkeypatch.setattr("netboot.config.load.CONFIG_FILE", tmp_path / "none.toml")
+    monkeypatch.setattr("netboot.config.loading.CONFIG_FILE", tmp_path / "none.toml")
 
 
 def test_flags_alone_are_enough() -> None:
     settings = load_settings({"interfaces": ["eth1"], "pool": "10.0.0.5-10.0.0.9", "mode": None})
     assert settings.interface == "eth1" and settings.mode is Mode.SERVER
-    assert (settings.pool_start, settings.pool_end) == (IPv4Address("10.0.0.5"), IPv4Address("10.0.0.9"))
-    assert (settings.http_port, settings.page_address, settings.page_port) == (80, "127.0.0.1", 8670)
+    assert settings.pool == (IPv4Address("10.0.0.5"), IPv4Address("10.0.0.9"))
+    assert (settings.http_port, settings.page) == (80, ("127.0.0.1", 8670))
 
 
 def test_flags_go_before_the_file(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_flags_go_before_the_file(tmp_path: Path) -> None:
     settings = load_settings({"http_port": 81}, file)
     assert (settings.interface, settings.mode, settings.http_port) == ("eth1", Mode.PROXY, 81)
     assert settings.dns == (IPv4Address("10.0.0.1"), IPv4Address("10.0.0.2"))
-    assert settings.page_port == 0
+    assert settings.page is None
 
 
 def test_environment_names_the_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         "pool: 10.0.0.9 is above 10.0.0.5",
         "router: 'gateway' is not an IPv4 address",
         "tpyo: no such setting",
-        "lease-s: True is not a number",
+        "lease-s: True is not a whole number",
         "interfaces: missing",
     ):
         assert part in text
