@@ -43,11 +43,13 @@ from netboot.dhcp.server import DhcpServer
 from netboot.dhcp.subnets import Pool, ServerConfig, Subnet
 from netboot.errors import ServiceError
 from netboot.model import BootClient, BootFile, Ignored
+from netboot.persistence.boot_log import BootRepository
 from netboot.persistence.database import Database, open_database
 from netboot.persistence.leases import SqlLeases
 from netboot.persistence.machines import MachineRepository
 from netboot.persistence.private import PRIVATE_UMASK, make_private
 from netboot.persistence.sessions import SessionRepository
+from netboot.services.boot_log import BootRecorder
 from netboot.services.cast import CastService
 from netboot.services.connections import agents_limits, other_limits, raise_open_files
 from netboot.services.counters import PacketCounters
@@ -83,6 +85,7 @@ class Appliance:
     overview: Overview
     next_boots: NextBoots
     cast_events: CastEvents
+    boot_log: BootRecorder
     public_key: bytes
     """Signs manifests: 32 raw bytes."""
 
@@ -111,6 +114,7 @@ def build_appliance(settings: Settings, address: IPv4Address, clock: Clock | Non
     board, changes = Board(), Changes()
     casts = CastService(images, str(address), clock.monotonic, settings.control_port_base)
     outcomes = Outcomes(database, sessions, board, changes, casts, captures, clock)
+    boot_log = BootRecorder(database, BootRepository(database), leases if settings.mode is Mode.SERVER else None)
     return Appliance(
         database=database,
         machines=machines,
@@ -136,6 +140,7 @@ def build_appliance(settings: Settings, address: IPv4Address, clock: Clock | Non
             clock,
             leases if settings.mode is Mode.SERVER else None,
             settings.idle_s,
+            boot_log,
         ),
         orders=Orders(
             database,
@@ -152,6 +157,7 @@ def build_appliance(settings: Settings, address: IPv4Address, clock: Clock | Non
         overview=Overview(database, machines, sessions, images, board, changes, clock),
         next_boots=NextBoots(machines, sessions),
         cast_events=CastEvents(database, sessions, board, changes, outcomes, clock),
+        boot_log=boot_log,
         public_key=public_key_bytes(key),
     )
 
@@ -180,8 +186,9 @@ async def _run(settings: Settings, interface: Interface, appliance: Appliance, s
         renderer=renderer,
         settings=BootSettings(interface.address, settings.http_port, appliance.public_key.hex()),
         next_boot=appliance.next_boots.next_boot,
+        on_told=appliance.boot_log.configured,
     )
-    tree = LeasedBootFiles(files, appliance.leases)
+    tree = LeasedBootFiles(files, appliance.leases, appliance.boot_log)
 
     def choose_boot(client: BootClient) -> BootFile | Ignored:
         by_proxy = settings.mode is Mode.PROXY
@@ -210,11 +217,27 @@ async def _run(settings: Settings, interface: Interface, appliance: Appliance, s
             async with asyncio.TaskGroup() as group:
                 running = [
                     group.create_task(
-                        serve_dhcp(interface, responder, counters=counters["dhcp"], ready=dhcp_ready), name="dhcp"
+                        serve_dhcp(
+                            interface,
+                            responder,
+                            counters=counters["dhcp"],
+                            on_exchange=appliance.boot_log.exchanged,
+                            ready=dhcp_ready,
+                        ),
+                        name="dhcp",
                     ),
                     group.create_task(
-                        serve_tftp(interface, tree.open_tftp, counters=counters["tftp"], ready=tftp_ready), name="tftp"
+                        serve_tftp(
+                            interface,
+                            tree.open_tftp,
+                            counters=counters["tftp"],
+                            on_transfer=appliance.boot_log.transferred,
+                            on_start=appliance.boot_log.transfer_started,
+                            ready=tftp_ready,
+                        ),
+                        name="tftp",
                     ),
+                    group.create_task(appliance.boot_log.run(), name="boot log"),
                 ]
                 await dhcp_ready.wait()
                 await tftp_ready.wait()
@@ -244,6 +267,7 @@ async def _run(settings: Settings, interface: Interface, appliance: Appliance, s
                 await stop.wait()
                 log.info("shutting down")
                 appliance.changes.stop()
+                appliance.boot_log.changes.stop()
                 for task in running:
                     task.cancel()
         except* ServiceError as errors:

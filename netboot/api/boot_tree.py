@@ -2,6 +2,7 @@
 
 from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -12,12 +13,25 @@ from netboot.model import Ignored
 log = structlog.get_logger()
 
 
+class FetchLog(Protocol):
+    """Told of boot files that are fetched by HTTP. Must not block; called from any thread."""
+
+    def http_started(self, peer: str, path: str, size: int) -> None: ...
+
+    def http_ended(self, peer: str, path: str, size: int, sent: int, seconds: float, why: str) -> None:
+        """`sent`: bytes that left; `why` it did not go out whole, or empty."""
+
+    def http_refused(self, peer: str, path: str, reason: str) -> None: ...
+
+
 class LeasedBootFiles:
     """Adds what the leases know to the tree of boot files. Stateless: may be called from any thread."""
 
-    def __init__(self, files: BootFiles, leases: LeaseRepository) -> None:
+    def __init__(self, files: BootFiles, leases: LeaseRepository, fetches: FetchLog | None = None) -> None:
         self._files = files
         self._leases = leases
+        self.fetches = fetches
+        """Whoever sends what `open_http` gave tells it `http_started` and `http_ended`."""
 
     def open_tftp(self, path: str, peer: str) -> bytes | Path | Ignored:
         return self._open(path, peer, Transport.TFTP)
@@ -35,6 +49,8 @@ class LeasedBootFiles:
         if isinstance(answer, Ignored):
             if transport is Transport.HTTP:  # the TFTP service tells its own refusals
                 log.info("http refused", path=path, peer=peer, reason=answer.reason)
+                if self.fetches is not None:
+                    self.fetches.http_refused(peer, path, answer.reason)
             return answer
         if transport is Transport.HTTP:
             log.info("http serves", path=path, peer=peer, bytes=answer.size)

@@ -75,8 +75,12 @@ class BootFiles:
         renderer: Renderer,
         settings: BootSettings,
         next_boot: Callable[[str], NextBoot],
+        on_told: Callable[[str, str, NextBoot], None] | None = None,
     ) -> None:
-        """`next_boot` is called with the MAC of a machine (lower case, colons) each time it asks what to boot."""
+        """`next_boot` is called with the MAC of a machine (lower case, colons) each time it asks what to boot.
+
+        `on_told` hears (peer, MAC, what the machine is told) each time: for the boot log. It must not block.
+        """
         self._files = {
             BIOS_GRUB: boot_directory / "bios" / "core.0",
             UEFI_SHIM: boot_directory / "uefi" / "shimx64.efi",
@@ -90,6 +94,7 @@ class BootFiles:
         self._renderer = renderer
         self._settings = settings
         self._next_boot = next_boot
+        self._on_told = on_told
 
     def open(self, path: str, request: BootRequest) -> BootContent | Ignored:
         """What `path` names for this machine, or why there is nothing: answer that as "not found".
@@ -102,17 +107,19 @@ class BootFiles:
         if name == "grub/grub.cfg":
             return _rendered(self._renderer.render_grub(FirstStageContext()))
         if match := _MACHINE.fullmatch(name):
-            return self._machine(match["mac"].lower().replace("-", ":"))
+            return self._machine(match["mac"].lower().replace("-", ":"), request)
         if name == "grub/machine-.cfg":
-            return self._machine(request.mac or "")
+            return self._machine(request.mac or "", request)
         if name not in self._files:
             return Ignored(f"no such file: {name}")
         return _regular_file(self._files[name])
 
-    def _machine(self, mac: str) -> BootContent:
+    def _machine(self, mac: str, request: BootRequest) -> BootContent:
         step = self._next_boot(mac) if mac else NextBoot(BootKind.LOCAL, reason="this machine did not tell its MAC")
         if step.kind is BootKind.AGENT and any(isinstance(_regular_file(self._files[n]), Ignored) for n in _AGENT):
             step = NextBoot(BootKind.LOCAL, step.machine, "no agent is built")
+        if self._on_told is not None:
+            self._on_told(str(request.peer), mac, step)
         if step.kind is BootKind.LOCAL:
             local = LocalContext(step.machine, step.reason, serial=self._settings.serial)
             return _rendered(self._renderer.render_grub(local))

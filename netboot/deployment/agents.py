@@ -23,6 +23,7 @@ from imager.wire.messages import (
     TaskKind,
     TaskResult,
 )
+from netboot.bootlog.events import AgentStep
 from netboot.deployment.captures import Captures
 from netboot.deployment.images import Images
 from netboot.deployment.live import Board, Changes
@@ -51,6 +52,16 @@ class Leases(Protocol):
         """The record of an address, whatever its state."""
 
 
+class AgentLog(Protocol):
+    """Told what agents do: for the boot log. Must not block."""
+
+    def registered(self, inventory: Inventory, peer: str, machine_id: int, name: str, is_new: bool) -> None: ...
+
+    def registration_refused(self, inventory: Inventory, peer: str, reason: str) -> None: ...
+
+    def agent(self, machine_id: int, step: AgentStep, task: str = "", why: str = "") -> None: ...
+
+
 class TaskEnded(ConflictError):
     """The task is over, cancelled or failed: the agent must stop it."""
 
@@ -72,6 +83,7 @@ class Agents:
         clock: Clock,
         leases: Leases | None = None,
         idle_s: float = 900.0,
+        boot_log: AgentLog | None = None,
     ) -> None:
         """`leases`: of the DHCP server, None when another one gives the addresses. `idle_s`: a machine that waits for
         so long without a task starts its own disk.
@@ -79,6 +91,7 @@ class Agents:
         self._leases = leases
         self._idle_s = idle_s
         self._idle_since: dict[int, float] = {}
+        self._boot_log = boot_log
         self._database = database
         self._machines = machines
         self._sessions = sessions
@@ -96,12 +109,19 @@ class Agents:
         Raises ConflictError when the machine at the address `peer` is not the one that it says to be: its lease is
         another machine's, or the machine it names is at work at another address.
         """
-        await self._check_peer(inventory, peer)
+        try:
+            await self._check_peer(inventory, peer)
+        except ConflictError as error:
+            if self._boot_log is not None:
+                self._boot_log.registration_refused(inventory, peer, str(error))
+            raise
         secret = secrets.token_hex(32)
         machine, new = await self._database.run(self._machines.register, inventory, _digest(secret), self._clock.wall())
         text = f"{machine.name} registered" + (" for the first time" if new else "")
         await self._database.run(self._sessions.add_event, text, self._clock.wall(), machine_id=machine.id)
         log.info("machine registered", machine=machine.name, mac=inventory.boot_mac, new=new, boot_s=inventory.boot_s)
+        if self._boot_log is not None:
+            self._boot_log.registered(inventory, peer, machine.id, machine.name, new)
         task = await self._database.run(self._sessions.open_task, machine.id)
         if task is not None and task.state is TaskState.RUNNING:
             self._board.heard(task.id, self._clock.monotonic())
@@ -144,9 +164,12 @@ class Agents:
             while True:
                 if (task := await self._database.run(self._sessions.open_task, machine_id)) is not None:
                     self._idle_since.pop(machine_id, None)
+                    self._tell(machine_id, AgentStep.TASK, task)
                     return await self._hand_out(task)
                 if await self._idle_enough(machine_id):
+                    self._tell(machine_id, AgentStep.LOCAL)
                     return Task(0, TaskKind.BOOT_LOCAL)
+                self._tell(machine_id, AgentStep.WAITS)
                 left = deadline - self._clock.monotonic()
                 if left <= 0 or self._changes.stopping:
                     return Task(0, TaskKind.WAIT)
@@ -195,6 +218,14 @@ class Agents:
                 result = TaskResult(False, doubt, result.log, result.proof)
                 state = TaskState.FAILED
         await self._outcomes.end(task, state, result)
+        step = AgentStep.SUCCEEDED if state is TaskState.SUCCEEDED else AgentStep.FAILED
+        self._tell(machine_id, step, task, result.error)
+
+    def _tell(self, machine_id: int, step: AgentStep, task: TaskRecord | None = None, why: str = "") -> None:
+        """A line of the machine's boot log."""
+        if self._boot_log is not None:
+            version = f" version {task.version}" if task and task.version else ""
+            self._boot_log.agent(machine_id, step, f"{task.kind} {task.image}{version}" if task else "", why)
 
     async def _doubt(self, task: TaskRecord, proof: Proof | None) -> str:
         """Why this proof does not prove that the task is done; empty when it does."""

@@ -20,14 +20,25 @@ def _add_ways_home(connection: Connection) -> None:
     connection.execute(
         text(
             "CREATE TABLE way_home (manufacturer VARCHAR(256) NOT NULL, product VARCHAR(256) NOT NULL,"
-            " firmware VARCHAR(8) NOT NULL, way VARCHAR(16) NOT NULL, worked INTEGER NOT NULL,"
+            " firmware VARCHAR(8) NOT NULL, way VARCHAR(16) NOT NULL, worked INTEGER NOT NULL, silent INTEGER NOT NULL,"
             " failed INTEGER NOT NULL, failed_in_a_row INTEGER NOT NULL, last_s FLOAT NOT NULL,"
             " PRIMARY KEY (manufacturer, product, firmware, way))"
         )
     )
 
 
-STEPS: tuple[Step, ...] = (_add_ways_home,)
+def _add_boots(connection: Connection) -> None:
+    """The boot log: the last boots of each machine."""
+    connection.execute(
+        text(
+            "CREATE TABLE boot (mac VARCHAR(17) NOT NULL, started_ms BIGINT NOT NULL, phase INTEGER NOT NULL,"
+            " document TEXT NOT NULL, PRIMARY KEY (mac, started_ms))"
+        )
+    )
+    connection.execute(text("CREATE INDEX boot_by_worth ON boot (phase, started_ms)"))
+
+
+STEPS: tuple[Step, ...] = (_add_ways_home, _add_boots)
 """The first leads from version 1 to version 2. Append; never change one that was released."""
 
 SCHEMA_VERSION = 1 + len(STEPS)

@@ -116,6 +116,7 @@ class WayHomeRow(Base):
     firmware: Mapped[str] = mapped_column(String(8), primary_key=True)
     way: Mapped[str] = mapped_column(String(16), primary_key=True)
     worked: Mapped[int] = mapped_column(Integer)
+    silent: Mapped[int] = mapped_column(Integer)
     failed: Mapped[int] = mapped_column(Integer)
     failed_in_a_row: Mapped[int] = mapped_column(Integer)
     last_s: Mapped[float] = mapped_column(Float)
@@ -128,3 +129,15 @@ class LeaseRow(Base):
     expires_s: Mapped[float] = mapped_column(Float)
     state: Mapped[str] = mapped_column(String(16))
     hostname: Mapped[str] = mapped_column(String(63))
+
+
+class BootRow(Base):
+    """One boot of one machine, see bootlog/documents.py."""
+
+    __tablename__ = "boot"
+    mac: Mapped[str] = mapped_column(String(17), primary_key=True)
+    started_ms: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    phase: Mapped[int] = mapped_column(Integer)
+    document: Mapped[str] = mapped_column(Text)
+
+    __table_args__ = (Index("boot_by_worth", "phase", "started_ms"),)

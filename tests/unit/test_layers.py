@@ -14,6 +14,7 @@ PURE = [
     "netboot/dhcp",
     "netboot/tftp",
     "netboot/boot/selection.py",
+    "netboot/bootlog",
     "netboot/deployment/states.py",
     "imager/wire",
     "imager/multicast",
