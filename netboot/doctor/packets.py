@@ -82,18 +82,21 @@ def _build(row: Row, mac: bytes, xid: int, kind: int, secs: int, own: IPv4Addres
 
 def read_frame(frame: bytes) -> Heard | None:
     """An answer out of an Ethernet frame; None for what is none, whatever the bytes are."""
-    packet = Ether(frame)
-    ip, udp = packet.getlayer(IP), packet.getlayer(UDP)
-    if ip is None or udp is None:
+    try:
+        packet = Ether(frame)
+        ip, udp = packet.getlayer(IP), packet.getlayer(UDP)
+        if ip is None or udp is None:
+            return None
+        return _read(bytes(udp.payload), IPv4Address(ip.src), str(packet.src).lower())
+    except Exception:  # scapy's dissectors raise errors of many kinds on junk; to the doctor all of it is junk
         return None
-    return read_payload(bytes(udp.payload), IPv4Address(ip.src), str(packet.src).lower())
 
 
 def read_payload(payload: bytes, source: IPv4Address, mac: str = "") -> Heard | None:
     """An answer out of a datagram; None for what is none, whatever the bytes are."""
     try:
         return _read(payload, source, mac)
-    except Exception:  # scapy's dissectors raise errors of many kinds on junk; to the doctor all of it is junk
+    except Exception:  # as above
         return None
 
 

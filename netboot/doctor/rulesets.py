@@ -257,7 +257,10 @@ def _iptables_rule(words: list[str], text: str) -> Rule:
             known = _IPTABLES_VERDICTS.get(argument) or ("" if argument in _IPTABLES_SILENT else None)
             verdict = known if known is not None else f"{jump} {argument}"
             break  # what follows belongs to the target
-        position += 1
+        if argument.startswith("-") or argument == "!":  # an option without an argument
+            argument = ""
+        else:
+            position += 1
         if word == "--comment" or (word == "-m" and argument in _IPTABLES_MODULES):
             continue
         condition = _iptables_condition(word, argument)
