@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 
 import structlog
 
@@ -40,7 +40,7 @@ from netboot.deployment.outcomes import Clock, Outcomes
 from netboot.deployment.overview import Overview
 from netboot.dhcp.proxy import DhcpProxy
 from netboot.dhcp.server import DhcpServer
-from netboot.dhcp.subnets import Pool, ServerConfig, Subnet
+from netboot.dhcp_settings import build_server_config
 from netboot.errors import ServiceError
 from netboot.model import BootClient, BootFile, Ignored
 from netboot.persistence.boot_log import BootRepository
@@ -198,7 +198,7 @@ async def _run(settings: Settings, interface: Interface, appliance: Appliance, s
     if settings.mode is Mode.PROXY:
         responder = DhcpProxy(interface.address, choose_boot)
     else:
-        responder = DhcpServer(_server_config(settings, interface), appliance.leases, choose_boot)
+        responder = DhcpServer(build_server_config(settings, interface, probe=False), appliance.leases, choose_boot)
 
     with contextlib.ExitStack() as sockets:
         network = sockets.enter_context(bind_tcp(str(interface.address), settings.http_port))
@@ -274,43 +274,10 @@ async def _run(settings: Settings, interface: Interface, appliance: Appliance, s
             raise ServiceError(str(errors.exceptions[0])) from errors
 
 
-def _server_config(settings: Settings, interface: Interface) -> ServerConfig:
-    try:
-        first, last = _pool(settings, interface)
-        if settings.router is not None and settings.router not in interface.network:
-            raise ValueError(f"router {settings.router} is not inside {interface.network}")
-        return ServerConfig(
-            server_address=interface.address,
-            local=Subnet(
-                network=interface.network,
-                pools=(Pool(first, last),),
-                lease_s=settings.lease_s,
-                routers=(settings.router,) if settings.router else (),
-                dns_servers=settings.dns,
-            ),
-            probe=False,
-        )
-    except ValueError as error:
-        raise ServiceError(f"{error}: change --pool or --router, or the address of {interface.name}") from error
-
-
-def _pool(settings: Settings, interface: Interface) -> tuple[IPv4Address, IPv4Address]:
-    if settings.pool is not None:
-        return settings.pool
-    return default_pool(interface.network)
-
-
-def default_pool(network: IPv4Network) -> tuple[IPv4Address, IPv4Address]:
-    """The upper half of a network, without its broadcast address. ValueError for one that has no room."""
-    if network.prefixlen > 29:
-        raise ValueError(f"{network} has no room for a pool: name one with --pool, or use --mode proxy")
-    return network[network.num_addresses // 2], network[-2]
-
-
 def _tell(settings: Settings, interface: Interface, say: Say) -> None:
     if settings.mode is Mode.SERVER:
-        first, last = _pool(settings, interface)
-        dhcp = f"DHCP server, addresses {first} to {last}"
+        pools = build_server_config(settings, interface, probe=False).local.pools
+        dhcp = f"DHCP server, addresses {', '.join(str(pool) for pool in pools) or 'as reserved'}"
     else:
         dhcp = "proxyDHCP beside the network's own DHCP server"
     address = f"{interface.address}/{interface.network.prefixlen}"

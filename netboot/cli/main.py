@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from imager.errors import ImagerError, ManifestError, SourceError, TargetError, UnknownImage
-from netboot.cli import agent, casting, doctor, images, machines, serve, sessions, tasks, templates
+from netboot.cli import agent, casting, config, doctor, images, machines, serve, sessions, tasks, templates
 from netboot.config.mistakes import ConfigError, Mistake
 from netboot.errors import NetbootError, UserError
 
@@ -48,6 +48,7 @@ tasks.register(app)
 machines.register(app)
 templates.register(app)
 casting.register(app)
+config.register(app)
 doctor.register(app)
 
 

@@ -35,7 +35,7 @@ class Placed:
         return Mistake(where, spell(path), problem, example)
 
     def mistake_of(self, field: str, problem: str) -> Mistake:
-        return Mistake(self.places.get(field, "default"), field.replace("_", "-"), problem)
+        return Mistake(self.places.get(field, ""), field.replace("_", "-"), problem)
 
 
 def check_relations(placed: Placed) -> list[Mistake]:

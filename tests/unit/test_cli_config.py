@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from netboot.app import default_pool
 from netboot.config import Mode, cast_group, load_settings
+from netboot.dhcp_settings import default_pool
 from netboot.errors import UserError
 
 

@@ -1,0 +1,138 @@
+"""`roomcast config`: look over the settings file before it is used."""
+
+import json
+from ipaddress import IPv4Address, IPv4Interface
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from netboot.cli.options import Json
+from netboot.errors import ServiceError, UserError
+
+if TYPE_CHECKING:
+    from netboot.config.loading import Loaded
+
+_File = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Default: /etc/roomcast/roomcast.toml.")]
+
+
+def register(app: typer.Typer) -> None:
+    config = typer.Typer(help="Check and show the settings; what to tell another DHCP server.", no_args_is_help=True)
+    app.add_typer(config, name="config")
+
+    @config.command()
+    def check(file: _File = None) -> None:
+        """Tell every mistake in the settings with its line. Exit code 2 when there is one."""
+        from netboot.cli.output import console
+
+        loaded = _load(file)
+        output = console()
+        for warning in loaded.warnings:
+            output.print(f"warning: {warning}", soft_wrap=True, markup=False, highlight=False)
+        for warning in _check_interfaces(loaded):
+            output.print(f"warning: {warning}", soft_wrap=True, markup=False, highlight=False)
+        output.print(f"{loaded.file or 'no file'}: no mistakes", soft_wrap=True, markup=False, highlight=False)
+
+    @config.command()
+    def show(file: _File = None, as_json: Json = False) -> None:
+        """Show the settings that `roomcast serve` would take, and where each comes from."""
+        from rich.table import Table
+
+        from netboot.cli.output import console
+        from netboot.config.keys import KEYS
+
+        loaded = _load(file)
+        rows = [
+            (key.name, _plain(getattr(loaded.settings, key.field)), loaded.places.get(key.field, "default"))
+            for key in KEYS
+        ]
+        if as_json:
+            print(json.dumps({name: {"value": value, "from": place} for name, value, place in rows}, indent=2))
+            return
+        table = Table("setting", "value", "from")
+        for name, value, place in rows:
+            table.add_row(*(_escaped(text) for text in (name, _spelled(value), place)))
+        console().print(table)
+
+    @config.command()
+    def snippet(
+        peer: Annotated[str, typer.Argument(metavar="dnsmasq|kea|isc|windows", help="The other DHCP server.")],
+        server: Annotated[
+            str | None,
+            typer.Option(metavar="ADDRESS", help="The appliance (default: the address of its first interface)."),
+        ] = None,
+        config_file: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings file.")] = None,
+    ) -> None:
+        """Print what another DHCP server needs so that machines boot from here, with [bold]--mode off[/bold]."""
+        from netboot.boot.snippets import Peer, render_snippet
+        from netboot.services.interface import find_interface
+
+        try:
+            chosen = Peer(peer)
+        except ValueError:
+            raise UserError(f"{peer!r} is not dnsmasq, kea, isc or windows") from None
+        if server is None:
+            settings = _load(config_file).settings
+            address, http_port = find_interface(settings.interface).address, settings.http_port
+        else:
+            http_port = 80
+            try:
+                address = IPv4Address(server)
+            except ValueError:
+                raise UserError(f"--server: {server!r} is not an IPv4 address") from None
+        print(render_snippet(chosen, address, http_port), end="")
+
+
+def _load(file: Path | None) -> "Loaded":
+    from netboot.config.loading import load
+
+    return load({}, file)
+
+
+def _check_interfaces(loaded: "Loaded") -> list[str]:
+    """Hold the settings against the interfaces of this machine; those that are missing are told."""
+    from netboot.config.check import Placed, check_own_networks
+    from netboot.config.mistakes import ConfigError
+    from netboot.services.interface import find_interface
+
+    own: dict[str, IPv4Interface] = {}
+    missing = []
+    for name in loaded.settings.interfaces:
+        try:
+            found = find_interface(name)
+            own[name] = IPv4Interface(f"{found.address}/{found.network.prefixlen}")
+        except ServiceError as error:
+            missing.append(str(error))
+    if missing:
+        return missing
+    placed = Placed({}, loaded.places, loaded.document.place if loaded.document else None)
+    if mistakes := check_own_networks(placed, loaded.settings, own):
+        raise ConfigError(mistakes)
+    return []
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    import dataclasses
+
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.hex(":")
+    return value if value is None or isinstance(value, int | float) else str(value)
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_spelled(item) for item in value)
+    if isinstance(value, dict):
+        return " ".join(f"{name}={_spelled(item)}" for name, item in value.items() if item not in ("", None, []))
+    return "" if value is None else str(value)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
