@@ -1,37 +1,43 @@
-"""The sockets of the DHCP server or proxy: receives, asks the core, sends its answer. Takes no decision of its own.
+"""The DHCP server or proxy on one interface: receives, asks the core, sends its answer. Takes no decision of its own.
 
-Port 67 of one interface, and 4011 when the core is a proxy. Every answer goes out through the interface that it serves.
+An ACK leaves when its lease is on the disk: packets are taken in batches, and each batch's changes go to the journal
+together. When the core wants to know whether an address is in use, the client waits for that probe alone.
 """
 
 import asyncio
-import socket
-import struct
-import time
+import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import IPv4Address
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import structlog
 
+from netboot.dhcp.leases import LeaseChange, LeaseTable
 from netboot.dhcp.proxy import DhcpProxy
-from netboot.dhcp.reply import SERVER_PORT, Arrival, Delivery, Destination, ProbeFirst, Reply
-from netboot.errors import ServiceError, WireError
+from netboot.dhcp.reply import SERVER_PORT, Arrival, ProbeFirst, Reply
+from netboot.errors import WireError
 from netboot.model import BootFile, Ignored
+from netboot.persistence.lease_journal import LeaseJournal
 from netboot.services.counters import PacketCounters
-from netboot.services.interface import Interface, bind_udp
-from netboot.wire.dhcp import DhcpPacket, build_dhcp, parse_dhcp
+from netboot.services.dhcp_sockets import DhcpSockets, Port
+from netboot.services.interface import Interface
+from netboot.services.lease_clock import LeaseClock
+from netboot.services.probes import AHEAD_S, MOST_AT_ONCE, WAITING_S, AddressProbes
+from netboot.wire.dhcp import DhcpPacket, parse_dhcp
 from netboot.wire.dhcp_options import MessageType
-from netboot.wire.frame import build_udp_frame
 from netboot.wire.pxe import PXE_PORT
 
-_MAX_DATAGRAM_BYTES = 4096
 _MAX_PER_WAKE = 64
 """Packets that are answered before other tasks get their turn."""
-_IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)
-_PKTINFO = struct.Struct("=I4s4s")
-_RECEIVE_BUFFER_BYTES = 1 << 20
-"""A room that is switched on at once sends a few hundred packets in a blink."""
+_MOST_HELD = 4096
+"""Answers that wait for the disk; a disk that is slower than its clients gets no more of them."""
+_MOST_PROBES = 8
+"""Addresses in use that one DISCOVER may meet before its client has to ask again."""
+_STOCK = 64
+"""Addresses that are known to be free ahead of need."""
+_STOCK_S = 0.5
 
 _log = structlog.get_logger(__name__)
 
@@ -42,24 +48,36 @@ class Responder(Protocol):
     def respond(self, request: DhcpPacket, arrival: Arrival) -> Reply | Ignored | ProbeFirst: ...
 
 
+@runtime_checkable
+class ProbingResponder(Protocol):
+    """One that wants to know which addresses are in use."""
+
+    def note_probe(self, address: IPv4Address, holder_mac: str | None, now: float) -> None: ...
+
+    def addresses_to_probe(self, now: float, count: int) -> list[ProbeFirst]: ...
+
+
 OnExchange = Callable[[DhcpPacket, Arrival, Reply | Ignored], None]
 """Told of every packet that parsed, after its answer went out: for the boot log. Must not block."""
 
 
-class LeaseClock:
-    """Wall-clock seconds at start, steady from then on: setting the clock of a running appliance frees no lease."""
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A packet that waits for its answer."""
 
-    def __init__(self) -> None:
-        self._offset_s = time.time() - time.monotonic()
+    port: Port
+    request: DhcpPacket
+    arrival: Arrival
+    probes: int = 0
+    """Addresses that were asked for on its behalf."""
 
-    def __call__(self) -> float:
-        return time.monotonic() + self._offset_s
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An answer that waits for the disk."""
 
-@dataclass(slots=True)
-class _Socket:
-    sock: socket.socket
-    port: int
+    asked: _Asked
+    reply: Reply
 
 
 class DhcpService:
@@ -71,94 +89,194 @@ class DhcpService:
         responder: Responder,
         *,
         clock: Callable[[], float] | None = None,
+        leases: LeaseTable | None = None,
+        journal: LeaseJournal | None = None,
         counters: PacketCounters | None = None,
         on_exchange: OnExchange | None = None,
     ) -> None:
         self._interface = interface
         self._responder = responder
         self._clock = clock or LeaseClock()
+        self._leases = leases
+        self._journal = journal
         self.counters = counters or PacketCounters()
         self._on_exchange = on_exchange
-        self._sockets: list[_Socket] = []
-        self._raw: socket.socket | None = None
+        ports = (SERVER_PORT, PXE_PORT) if isinstance(responder, DhcpProxy) else (SERVER_PORT,)
+        self._sockets = DhcpSockets(interface, ports)
+        self._probing = responder if isinstance(responder, ProbingResponder) else None
+        self._probes = AddressProbes(interface) if self._probing else None
+        self._waiting: dict[IPv4Address, dict[str, _Asked]] = {}
+        """By the address that is asked for: who is offered it when nobody has it."""
+        self._waits_for: dict[str, IPv4Address] = {}
+        self._changes: list[LeaseChange] = []
+        self._to_hold: list[_Held] = []
+        """Of the batch that is being taken."""
+        self._held = 0
+        self._is_verbose = _log.is_enabled_for(logging.DEBUG)
 
     def open(self) -> None:
         """Bind everything; ServiceError leaves nothing open."""
-        ports = (SERVER_PORT, PXE_PORT) if isinstance(self._responder, DhcpProxy) else (SERVER_PORT,)
-        try:
-            for port in ports:
-                self._sockets.append(_Socket(_open_port(self._interface, port), port))
-            self._raw = _open_raw(self._interface)
-        except ServiceError:
-            self.close()
-            raise
+        self._sockets.open()
+        if self._probes is not None:
+            try:
+                self._probes.open()
+            except BaseException:
+                self._sockets.close()
+                raise
 
     async def run(self) -> None:
         """Serve; cancel to end. Call `open` first."""
         loop = asyncio.get_running_loop()
-        for each in self._sockets:
-            loop.add_reader(each.sock, self._drain, each)
+        for port in self._sockets.ports:
+            loop.add_reader(port.sock, self._drain, port)
+        if self._probes is not None:
+            self._probes.start()
         _log.info("dhcp serving", interface=self._interface.name, mode=type(self._responder).__name__)
         try:
-            await loop.create_future()
+            while True:
+                self._probe_ahead()
+                await asyncio.sleep(_STOCK_S)
         finally:
-            for each in self._sockets:
-                loop.remove_reader(each.sock)
+            for port in self._sockets.ports:
+                loop.remove_reader(port.sock)
 
     def close(self) -> None:
-        for each in self._sockets:
-            each.sock.close()
-        self._sockets.clear()
-        if self._raw is not None:
-            self._raw.close()
-            self._raw = None
+        self._sockets.close()
+        if self._probes is not None:
+            self._probes.close()
 
-    def _drain(self, each: _Socket) -> None:
+    # Packets in
+
+    def _drain(self, port: Port) -> None:
         for _ in range(_MAX_PER_WAKE):
             try:
-                data, ancillary, flags, source = each.sock.recvmsg(
-                    _MAX_DATAGRAM_BYTES, socket.CMSG_SPACE(_PKTINFO.size)
-                )
-            except BlockingIOError:
-                return
+                received = port.receive()
             except OSError as error:  # the interface went down, or an ICMP error was waiting: the socket lives on
                 self.counters.failed[f"receive: {error.strerror}"] += 1
-                return
+                break
+            if received is None:
+                break
             self.counters.received += 1
-            if flags & socket.MSG_TRUNC:
+            if received.is_cut:
                 self.counters.junk += 1
                 continue
             try:
-                request = parse_dhcp(data)
+                request = parse_dhcp(received.data)
             except WireError as error:
                 self.counters.junk += 1
-                _log.debug("dhcp junk", source=source[0], reason=str(error))
+                if self._is_verbose:
+                    _log.debug("dhcp junk", source=str(received.source), reason=str(error))
                 continue
-            destination = _destination_of(ancillary)
-            arrival = Arrival(self._clock(), IPv4Address(source[0]), source[1], destination, each.port)
-            self._answer(each, request, arrival)
+            arrival = Arrival(self._clock(), received.source, received.source_port, received.destination, port.number)
+            self._answer(_Asked(port, request, arrival))
+        self._commit()
 
-    def _answer(self, each: _Socket, request: DhcpPacket, arrival: Arrival) -> None:
-        """A boundary: one packet that cannot be answered, or a database that is away, does not end the service."""
+    def _answer(self, asked: _Asked) -> None:
+        """A boundary: one packet that cannot be answered does not end the service."""
         try:
-            outcome = self._responder.respond(request, arrival)
-            assert not isinstance(outcome, ProbeFirst), "no configuration asks for probes"
-            if isinstance(outcome, Reply):
-                self._send(each, outcome)
-            self._note(request, outcome)
-            if self._on_exchange is not None:
-                self._on_exchange(request, arrival, outcome)
-        except OSError as error:
-            self.counters.failed[f"send: {error.strerror}"] += 1
-            _log.warning("dhcp answer not sent", mac=request.mac, cause=error.strerror)
+            outcome = self._responder.respond(asked.request, asked.arrival)
+            changes = self._leases.take_changes() if self._leases is not None else ()
+            self._changes.extend(changes)
+            if isinstance(outcome, ProbeFirst):
+                self._probe_for(asked, outcome)
+            elif isinstance(outcome, Reply) and (changes or _grants(asked.request, outcome)):
+                self._to_hold.append(_Held(asked, outcome))
+            else:
+                self._finish(asked, outcome)
         except Exception:
             self.counters.failed["answer"] += 1
-            _log.exception("dhcp answer failed", mac=request.mac)
+            _log.exception("dhcp answer failed", mac=asked.request.mac)
+
+    # What waits for the disk
+
+    def _commit(self) -> None:
+        changes, held = self._changes, self._to_hold
+        if not changes and not held:
+            return
+        self._changes, self._to_hold = [], []
+        if self._held + len(held) > _MOST_HELD:
+            self.counters.failed["the disk is behind"] += len(held)
+            held = []
+        self._held += len(held)
+        if self._journal is None:
+            self._committed(held, True)
+        else:
+            self._journal.commit(changes, partial(self._committed, held))
+
+    def _committed(self, held: list[_Held], is_durable: bool) -> None:
+        self._held -= len(held)
+        for each in held:
+            if is_durable:
+                self._finish(each.asked, each.reply)
+            else:
+                self.counters.failed["lease not written"] += 1
+                self._finish(each.asked, Ignored("not answered: the lease cannot be written to the disk"))
+
+    # What waits for a probe
+
+    def _probe_for(self, asked: _Asked, probe: ProbeFirst) -> None:
+        mac = asked.request.mac
+        earlier = self._waits_for.pop(mac, None)
+        if earlier is not None:  # a repeated DISCOVER takes the place of the one that waits
+            self._waiting.get(earlier, {}).pop(mac, None)
+        if asked.probes >= _MOST_PROBES:
+            self._finish(asked, Ignored(f"every address that was asked for is in use: {asked.probes} were"))
+            return
+        if len(self._waits_for) >= MOST_AT_ONCE or not self._ask(probe, WAITING_S):
+            self._finish(asked, Ignored("too many clients wait for the probe of their address"))
+            return
+        self._waiting.setdefault(probe.address, {})[mac] = replace(asked, probes=asked.probes + 1)
+        self._waits_for[mac] = probe.address
+
+    def _ask(self, probe: ProbeFirst, within_s: float) -> bool:
+        """Whether the probe is under way."""
+        assert self._probes is not None
+        started = self._probes.ask(probe.address, probe.is_local, self._probed, within_s)
+        return started or probe.address in self._probes
+
+    def _probe_ahead(self) -> None:
+        if self._probing is None:
+            return
+        for probe in self._probing.addresses_to_probe(self._clock(), _STOCK):
+            self._ask(probe, AHEAD_S)
+
+    def _probed(self, address: IPv4Address, holder: str | None) -> None:
+        assert self._probing is not None
+        if holder is not None:
+            self.counters.ignore("address in use by a stranger")
+            _log.warning("address in use by a stranger: not offered", address=str(address), mac=holder or "unknown")
+        now = self._clock()
+        self._probing.note_probe(address, holder, now)
+        if self._leases is not None:
+            self._changes.extend(self._leases.take_changes())
+        for mac, asked in self._waiting.pop(address, {}).items():
+            if self._waits_for.get(mac) == address:
+                del self._waits_for[mac]
+            self._answer(replace(asked, arrival=replace(asked.arrival, now=now)))
+        self._commit()
+
+    # Answers out
+
+    def _finish(self, asked: _Asked, outcome: Reply | Ignored) -> None:
+        """A boundary, as `_answer` is."""
+        try:
+            if isinstance(outcome, Reply):
+                self._sockets.send(asked.port, outcome)
+            self._note(asked.request, outcome)
+            if self._on_exchange is not None:
+                self._on_exchange(asked.request, asked.arrival, outcome)
+        except OSError as error:
+            self.counters.failed[f"send: {error.strerror}"] += 1
+            _log.warning("dhcp answer not sent", mac=asked.request.mac, cause=error.strerror)
+        except Exception:
+            self.counters.failed["answer"] += 1
+            _log.exception("dhcp answer failed", mac=asked.request.mac)
 
     def _note(self, request: DhcpPacket, outcome: Reply | Ignored) -> None:
         if isinstance(outcome, Ignored):
             self.counters.ignore(outcome.reason)
-            _log.debug("dhcp ignored", packet=request.summary(), reason=outcome.reason)
+            if self._is_verbose:
+                _log.debug("dhcp ignored", packet=request.summary(), reason=outcome.reason)
             return
         kind = outcome.packet.message_type
         self.counters.answered[kind.name if kind else "BOOTP"] += 1
@@ -169,28 +287,13 @@ class DhcpService:
         elif kind is MessageType.NAK:
             reason = outcome.boot.reason if isinstance(outcome.boot, Ignored) else ""
             _log.info("dhcp refused", mac=request.mac, reason=reason)
-        _log.debug("dhcp answered", packet=request.summary(), answer=outcome.packet.summary())
+        if self._is_verbose:
+            _log.debug("dhcp answered", packet=request.summary(), answer=outcome.packet.summary())
 
-    def _send(self, each: _Socket, reply: Reply) -> None:
-        payload = build_dhcp(reply.packet)
-        to = reply.destination
-        if to.delivery is Delivery.RAW:
-            self._send_frame(payload, to, each.port)
-        else:
-            each.sock.sendto(payload, (str(to.address), to.port))
 
-    def _send_frame(self, payload: bytes, to: Destination, source_port: int) -> None:
-        assert self._raw is not None
-        frame = build_udp_frame(
-            payload,
-            source_mac=self._interface.mac,
-            destination_mac=to.mac,
-            source=self._interface.address,
-            source_port=source_port,
-            destination=to.address,
-            destination_port=to.port,
-        )
-        self._raw.send(frame)
+def _grants(request: DhcpPacket, reply: Reply) -> bool:
+    """Whether an answer may not leave before everything earlier is on the disk."""
+    return request.message_type is MessageType.REQUEST and reply.packet.message_type is MessageType.ACK
 
 
 async def serve_dhcp(
@@ -198,16 +301,27 @@ async def serve_dhcp(
     responder: Responder,
     *,
     clock: Callable[[], float] | None = None,
+    leases: LeaseTable | None = None,
+    journal: LeaseJournal | None = None,
     counters: PacketCounters | None = None,
     on_exchange: OnExchange | None = None,
     ready: asyncio.Event | None = None,
 ) -> None:
     """Serve until cancelled. ServiceError before `ready` is set when a port cannot be had.
 
-    `clock` gives the seconds that leases are counted in; it must not run backwards across a restart by more than the
-    leases may lose (default: LeaseClock).
+    `clock` gives the seconds that leases are counted in (default: a LeaseClock that begins now). `leases`: the table
+    that the responder writes to, whose changes `journal` brings to the disk; several interfaces may share both.
+    Without them leases last as long as the process.
     """
-    service = DhcpService(interface, responder, clock=clock, counters=counters, on_exchange=on_exchange)
+    service = DhcpService(
+        interface,
+        responder,
+        clock=clock,
+        leases=leases,
+        journal=journal,
+        counters=counters,
+        on_exchange=on_exchange,
+    )
     service.open()
     try:
         if ready is not None:
@@ -215,38 +329,3 @@ async def serve_dhcp(
         await service.run()
     finally:
         service.close()
-
-
-def _open_port(interface: Interface, port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        # Not bound to the interface's address: such a socket receives no broadcast.
-        bind_udp(sock, interface, IPv4Address(0), port, "DHCP" if port == SERVER_PORT else "PXE")
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _open_raw(interface: Interface) -> socket.socket:
-    try:
-        # Protocol 0: it sends, and receives nothing.
-        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
-    except PermissionError:
-        raise ServiceError("no right to send raw frames: run as root or with CAP_NET_RAW") from None
-    try:
-        sock.bind((interface.name, 0))
-    except OSError as error:
-        sock.close()
-        raise ServiceError(f"raw frames cannot be sent on {interface.name}: {error.strerror}") from None
-    return sock
-
-
-def _destination_of(ancillary: list[tuple[int, int, bytes]]) -> IPv4Address:
-    for level, kind, data in ancillary:
-        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO and len(data) >= _PKTINFO.size:
-            return IPv4Address(_PKTINFO.unpack_from(data)[2])
-    return IPv4Address(0)
