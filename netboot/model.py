@@ -22,6 +22,8 @@ class Firmware(StrEnum):
     """A PXE ROM of a PC, arch 0."""
     UEFI_X64 = "uefi-x64"
     """UEFI PXE, arch 7 or 9."""
+    UEFI_X64_HTTP = "uefi-x64-http"
+    """UEFI HTTP boot, arch 16: fetches a URL (UEFI 2.10, section 24.7)."""
     IPXE_BIOS = "ipxe-bios"
     """iPXE (user class `iPXE`) on BIOS."""
     IPXE_UEFI_X64 = "ipxe-uefi-x64"

@@ -67,6 +67,8 @@ class AgentContext(TemplateContext):
     arguments: tuple[str, ...] = ()
     serial: bool = False
     """See LocalContext."""
+    in_image: bool = False
+    """Kernel and initramfs lie on the volume that GRUB itself came from (UEFI HTTP boot)."""
 
     def __post_init__(self) -> None:
         if self.mac and not _MAC.fullmatch(self.mac):

@@ -6,12 +6,14 @@ configurations are rendered when they are asked for, from what the machine that 
 
 import re
 import stat
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from netboot.boot import http_image
 from netboot.boot.contexts import AgentContext, BootKind, FirstStageContext, LocalContext, NextBoot
 from netboot.boot.render import Renderer
 from netboot.boot.selection import BIOS_GRUB, UEFI_GRUB, UEFI_SHIM
@@ -23,6 +25,8 @@ _PRINTABLE = re.compile(r"[!-~]*")
 _MACHINE = re.compile(
     r"grub/(?:machine-|grub\.cfg-01-)(?P<mac>[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5})(?P<cfg>\.cfg)?", re.IGNORECASE
 )
+
+_HTTP_IMAGE = re.compile(r"uefi/http-(?P<mac>[0-9a-f]{2}(?:-[0-9a-f]{2}){5})\.img")
 
 
 class Transport(StrEnum):
@@ -65,7 +69,7 @@ class BootSettings:
 
 
 class BootFiles:
-    """The tree. Reads files and calls `next_boot`; keeps no state, so it may be shared by threads."""
+    """The tree. Reads files and calls `next_boot`; may be shared by threads."""
 
     def __init__(
         self,
@@ -91,6 +95,9 @@ class BootFiles:
             "agent/vmlinuz": agent_directory / "vmlinuz",
             "agent/initrd.img": agent_directory / "initrd.img",
         }
+        self._http_images = boot_directory / "http"
+        self._making_image = threading.Lock()
+        self._disk_grub = boot_directory / "uefi" / "grubdisk.efi"
         self._renderer = renderer
         self._settings = settings
         self._next_boot = next_boot
@@ -110,16 +117,50 @@ class BootFiles:
             return self._machine(match["mac"].lower().replace("-", ":"), request)
         if name == "grub/machine-.cfg":
             return self._machine(request.mac or "", request)
+        if match := _HTTP_IMAGE.fullmatch(name):
+            return self._http_image(match["mac"].replace("-", ":"), request)
         if name not in self._files:
             return Ignored(f"no such file: {name}")
         return _regular_file(self._files[name])
 
-    def _machine(self, mac: str, request: BootRequest) -> BootContent:
+    def _http_image(self, mac: str, request: BootRequest) -> BootContent | Ignored:
+        """A volume for this machine, equal for all that do the same: names nobody, so that few are kept."""
+        step = self._step(mac, request)
+        files = {"EFI/BOOT/BOOTX64.EFI": self._files[UEFI_SHIM], "EFI/BOOT/GRUBX64.EFI": self._disk_grub}
+        if step.kind is BootKind.LOCAL:
+            configuration = self._renderer.render_grub(LocalContext("", ""))
+        else:
+            context = AgentContext(
+                server=str(self._settings.server),
+                http_port=self._settings.http_port,
+                key=self._settings.key,
+                mac="",
+                machine="",
+                reason="",
+                arguments=step.arguments,
+                in_image=True,
+            )
+            configuration = self._renderer.render_grub(context)
+            files |= {name.upper(): self._files[name] for name in _AGENT}
+        for file in files.values():
+            if isinstance(found := _regular_file(file), Ignored):
+                return found
+        try:
+            with self._making_image:  # a room that asks at once waits for one volume
+                return _regular_file(http_image.build(self._http_images, configuration, files))
+        except OSError as error:
+            return Ignored(f"the volume for UEFI HTTP boot cannot be written: {error}")
+
+    def _step(self, mac: str, request: BootRequest) -> NextBoot:
         step = self._next_boot(mac) if mac else NextBoot(BootKind.LOCAL, reason="this machine did not tell its MAC")
         if step.kind is BootKind.AGENT and any(isinstance(_regular_file(self._files[n]), Ignored) for n in _AGENT):
             step = NextBoot(BootKind.LOCAL, step.machine, "no agent is built")
         if self._on_told is not None:
             self._on_told(str(request.peer), mac, step)
+        return step
+
+    def _machine(self, mac: str, request: BootRequest) -> BootContent:
+        step = self._step(mac, request)
         if step.kind is BootKind.LOCAL:
             local = LocalContext(step.machine, step.reason, serial=self._settings.serial)
             return _rendered(self._renderer.render_grub(local))

@@ -74,6 +74,7 @@ class DebianFiles:
                 for grub in (_BIOS, _UEFI)
                 for name in ("kernel.img", "moddep.lst", *(f"{module}.mod" for module in grub.modules))
             ),
+            (self.signed_disk_grub, "grub-efi-amd64-signed"),
             (self.shim, "shim-signed"),
             (self.signed_grub, "grub-efi-amd64-signed"),
         )
@@ -86,6 +87,11 @@ class DebianFiles:
     def signed_grub(self) -> Path:
         return self.root / "usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed"
 
+    @property
+    def signed_disk_grub(self) -> Path:
+        """Reads its configuration from EFI/debian of the volume that it came from; has no network."""
+        return self.root / "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
+
 
 @dataclass(frozen=True, slots=True)
 class BootImages:
@@ -95,12 +101,13 @@ class BootImages:
     uefi_shim: Path
     uefi_signed_grub: Path
     uefi_grub: Path
+    uefi_disk_grub: Path
     rebuilt: bool = False
     """False: they were up to date."""
 
     @property
     def files(self) -> tuple[Path, ...]:
-        return (self.bios_grub, self.uefi_shim, self.uefi_signed_grub, self.uefi_grub)
+        return (self.bios_grub, self.uefi_shim, self.uefi_signed_grub, self.uefi_grub, self.uefi_disk_grub)
 
 
 def build_boot_images(directory: Path, server: IPv4Address, debian: DebianFiles | None = None) -> BootImages:
@@ -118,6 +125,7 @@ def build_boot_images(directory: Path, server: IPv4Address, debian: DebianFiles 
         directory / "uefi" / "shimx64.efi",
         directory / "uefi" / "grubx64.efi",
         directory / "uefi" / "grub.efi",
+        directory / "uefi" / "grubdisk.efi",
     )
     stamp = directory / _STAMP
     made_from = _made_from(debian, server)
@@ -131,6 +139,7 @@ def build_boot_images(directory: Path, server: IPv4Address, debian: DebianFiles 
                 _make_grub(_UEFI, making / "grub.efi", server, debian)
                 shutil.copyfile(debian.shim, making / "shimx64.efi")
                 shutil.copyfile(debian.signed_grub, making / "grubx64.efi")
+                shutil.copyfile(debian.signed_disk_grub, making / "grubdisk.efi")
                 (making / "stamp").write_text(made_from)
                 stamp.unlink(missing_ok=True)
                 for file in images.files:

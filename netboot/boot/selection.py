@@ -21,8 +21,10 @@ BIOS_ARCHES = frozenset({0})
 """Option 93: Intel x86PC."""
 UEFI_X64_ARCHES = frozenset({7, 9})
 """Option 93: EFI BC and EFI x86-64. The registry says 7 is x64 and RFC 4578 says 9 is: firmware sends either."""
-UEFI_HTTP_ARCHES = frozenset({15, 16})
-"""Option 93: x86 and x64 UEFI HTTP boot. Not offered yet: shim and GRUB below are fetched by TFTP."""
+UEFI_HTTP_ARCHES = frozenset({7, 9, 16})
+"""Option 93 beside vendor class HTTPClient: x64 UEFI HTTP boot is 16."""
+UEFI_HTTP_IMAGE = "uefi/http-{mac}.img"
+"""Path below /boot/ of the volume that UEFI HTTP boot starts from; the MAC with dashes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,13 @@ _TABLE = (
         by_proxy=UEFI_GRUB,
     ),
     _Row(
+        Firmware.UEFI_X64_HTTP,
+        UEFI_HTTP_ARCHES,
+        UEFI_HTTP_IMAGE,
+        "signed GRUB has no HTTP: a volume with shim, GRUB, kernel and agent, which the firmware keeps in memory",
+        by_proxy=UEFI_HTTP_IMAGE,
+    ),
+    _Row(
         Firmware.IPXE_BIOS,
         BIOS_ARCHES,
         BIOS_GRUB,
@@ -72,16 +81,16 @@ def select_boot_file(
 ) -> BootFile | Ignored:
     """The file that `server` offers to `client`, or why there is none.
 
-    `http_port` is where the appliance serves `/boot/`; no firmware is told an http:// name at present.
+    `http_port` is where the appliance serves `/boot/`.
     `by_proxy`: we are a proxy beside another DHCP server. Debian's signed GRUB asks the server of the DHCP ACK for its
     configuration, and a proxy does not write the ACK: so UEFI gets our own GRUB, which knows our address and which
     Secure Boot refuses.
     """
-    del http_port
-    if client.arch in UEFI_HTTP_ARCHES:
-        return Ignored(f"arch {client.arch} is UEFI HTTP boot: enable PXE (IPv4) in the firmware's settings")
     for row in _TABLE:
         if row.firmware is client.firmware and client.arch in row.arches:
+            if row.firmware is Firmware.UEFI_X64_HTTP:
+                host = str(server) if http_port == 80 else f"{server}:{http_port}"
+                return BootFile(server, f"http://{host}/boot/{row.name.format(mac=client.mac.replace(':', '-'))}")
             return BootFile(server, row.by_proxy if by_proxy else row.name)
     return Ignored(
         f"no boot file for {client.firmware.value} with arch {client.arch}: only BIOS and UEFI x64 are served"

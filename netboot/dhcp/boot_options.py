@@ -12,7 +12,7 @@ from netboot.wire.dhcp_options import (
     VENDOR_CLASS,
     VENDOR_OPTIONS,
 )
-from netboot.wire.pxe import PXE_CLIENT, build_discovery_control
+from netboot.wire.pxe import HTTP_CLIENT, PXE_CLIENT, build_discovery_control
 
 _MAX_FILE_FIELD_BYTES = 127
 """`file` is 128 bytes with its closing NUL (RFC 2131, section 2)."""
@@ -25,6 +25,7 @@ def boot_options(
 
     The name goes to `file`, which every ROM reads, and to option 67 when the client asked for it or the name is too
     long for the field. Option 60 makes UEFI take the packet as one for PXE, and 43 keeps it from a search on port 4011;
+    UEFI HTTP boot takes an answer with its own vendor class alone.
     iPXE takes the name as it is and needs neither, except from a proxy, whom it knows by option 60.
     """
     name = boot.name.encode("ascii")
@@ -35,6 +36,8 @@ def boot_options(
         options = options.with_option(TFTP_SERVER_NAME, str(boot.server))
     if BOOT_FILE_NAME.code in asked or not fits:
         options = options.with_option(BOOT_FILE_NAME, boot.name)
+    if client.firmware is Firmware.UEFI_X64_HTTP:
+        return boot.server, name if fits else b"", options.with_option(VENDOR_CLASS, HTTP_CLIENT)
     is_ipxe = client.firmware in (Firmware.IPXE_BIOS, Firmware.IPXE_UEFI_X64)
     if as_proxy or not is_ipxe:
         options = options.with_option(VENDOR_CLASS, PXE_CLIENT)

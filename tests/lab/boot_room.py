@@ -58,6 +58,11 @@ OVMF_SECURE = Firmware(
     "OVMF_VARS_4M.ms.fd",
     rom="",
 )
+_NO_PXE = tuple(word for n in (4, 6) for word in ("-fw_cfg", f"name=opt/org.tianocore/IPv{n}PXESupport,string=n"))
+OVMF_HTTP = Firmware("ovmf-http", (*OVMF.board, *_NO_PXE), OVMF.code, OVMF.variables, rom="")
+OVMF_HTTP_SECURE = Firmware(
+    "ovmf-http-secure", (*OVMF_SECURE.board, *_NO_PXE), OVMF_SECURE.code, OVMF_SECURE.variables, rom=""
+)
 OVMF_IPXE = Firmware("ovmf-ipxe", ("-machine", "q35"), "OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd")
 
 

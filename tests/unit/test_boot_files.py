@@ -255,3 +255,28 @@ def test_a_template_that_cannot_be_rendered_is_an_error_not_an_empty_file(tmp_pa
     tree = make_tree(tmp_path, Desk().next_boot, tmp_path / "own")
     with pytest.raises(TemplateError, match=r"agent\.cfg\.j2, line 1: 'kernel' is undefined"):
         tree.open(f"grub/machine-{MAC}.cfg", REQUEST)
+
+
+def test_uefi_http_boot_gets_one_volume_for_all_machines_that_do_the_same(tree: BootFiles, tmp_path: Path) -> None:
+    (tmp_path / "boot" / "uefi" / "grubdisk.efi").write_bytes(b"signed disk grub")
+    found = [tree.open(f"uefi/http-52-54-00-aa-bb-0{n}.img", REQUEST) for n in (1, 2)]
+    assert found[0] == found[1]
+    assert isinstance(found[0], BootContent) and isinstance(found[0].content, Path)
+    volume = found[0].content.read_bytes()
+    assert found[0].size == len(volume)
+    assert all(data in volume for data in (b"shim", b"signed disk grub", b"kernel", b"initrd", b"linux $source"))
+
+
+def test_uefi_http_boot_without_a_task_gets_a_volume_that_starts_the_disk(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, lambda mac: NextBoot(BootKind.LOCAL, "pc-1", "no task"))
+    (tmp_path / "boot" / "uefi" / "grubdisk.efi").write_bytes(b"signed disk grub")
+    found = tree.open("uefi/http-52-54-00-aa-bb-01.img", REQUEST)
+    assert isinstance(found, BootContent) and isinstance(found.content, Path)
+    volume = found.content.read_bytes()
+    assert b"chainloader" in volume and b"kernel" not in volume.replace(b"kernel_", b"")
+    assert b"pc-1" not in volume
+
+
+def test_uefi_http_boot_is_refused_with_a_reason_when_a_program_is_missing(tree: BootFiles) -> None:
+    found = tree.open("uefi/http-52-54-00-aa-bb-01.img", REQUEST)
+    assert isinstance(found, Ignored) and "grubdisk.efi" in found.reason

@@ -45,9 +45,12 @@ def test_an_arch_without_boot_program_is_ignored_with_its_number(arch: int) -> N
     assert str(arch) in chosen.reason
 
 
-def test_uefi_http_boot_is_ignored_with_what_to_change() -> None:
-    chosen = select_boot_file(a_client(Firmware.UEFI_X64, 16), SERVER)
-    assert chosen == Ignored("arch 16 is UEFI HTTP boot: enable PXE (IPv4) in the firmware's settings")
+@pytest.mark.parametrize(("port", "host"), [(80, "10.77.0.1"), (8080, "10.77.0.1:8080")])
+@pytest.mark.parametrize("by_proxy", [False, True])
+def test_uefi_http_boot_is_told_the_url_of_its_own_volume(port: int, host: str, by_proxy: bool) -> None:
+    client = a_client(Firmware.UEFI_X64_HTTP, 16)
+    name = f"http://{host}/boot/uefi/http-{client.mac.replace(':', '-')}.img"
+    assert select_boot_file(client, SERVER, port, by_proxy=by_proxy) == BootFile(SERVER, name)
 
 
 def test_firmware_that_contradicts_its_arch_is_ignored() -> None:

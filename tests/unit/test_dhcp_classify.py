@@ -40,7 +40,8 @@ def test_the_vendor_class_tells_the_arch_when_option_93_is_missing() -> None:
         ("PXEClient", (6,), "arch 6 is not served: UEFI IA32"),
         ("PXEClient", (11,), "UEFI ARM 64-bit"),
         ("PXEClient", (4711,), "arch 4711 is not served: unknown"),
-        ("HTTPClient:Arch:00016:UNDI:003001", (16,), "HTTP boot is not served"),
+        ("HTTPClient:Arch:00019:UNDI:003001", (19,), "arch 19 is not served: UEFI ARM 64-bit over HTTP"),
+        ("roomcast-agent", None, "our agent has booted"),
     ],
 )
 def test_others_are_ignored_with_a_reason(vendor_class: str | None, archs: tuple[int, ...] | None, reason: str) -> None:
@@ -49,3 +50,10 @@ def test_others_are_ignored_with_a_reason(vendor_class: str | None, archs: tuple
     outcome = classify(a_packet(MessageType.DISCOVER, *options))
     assert isinstance(outcome, Ignored)
     assert reason in outcome.reason
+
+
+@pytest.mark.parametrize("arch", [16, 7])
+def test_uefi_http_boot_is_told_by_its_vendor_class(arch: int) -> None:
+    options = ((VENDOR_CLASS, f"HTTPClient:Arch:{arch:05d}:UNDI:003001"), (CLIENT_ARCH, (arch,)))
+    client = classify(a_packet(MessageType.DISCOVER, *options))
+    assert isinstance(client, BootClient) and client.firmware is Firmware.UEFI_X64_HTTP
