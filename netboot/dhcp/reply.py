@@ -6,7 +6,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address
 
 from netboot.model import BootClient, BootFile, Ignored
-from netboot.wire.dhcp import DhcpPacket
+from netboot.wire.dhcp import LEAST_MESSAGE_BYTES, DhcpPacket, build_dhcp
 
 SERVER_PORT = 67
 CLIENT_PORT = 68
@@ -59,6 +59,14 @@ class Reply:
     destination: Destination
     boot: BootFile | Ignored
     """What the packet says to boot, or why it says nothing of it."""
+    max_bytes: int = LEAST_MESSAGE_BYTES
+    """The most that the receiver takes."""
+    note: str = ""
+    """What a person should know about this answer; empty as a rule."""
+
+    def build(self) -> bytes:
+        """The datagram: never longer than `max_bytes`."""
+        return build_dhcp(self.packet, self.max_bytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from ipaddress import IPv4Address
 from netboot.dhcp.reply import SERVER_PORT, Delivery, Destination, Reply
 from netboot.errors import ServiceError
 from netboot.services.interface import Interface, bind_udp
-from netboot.wire.dhcp import build_dhcp
 from netboot.wire.frame import build_udp_frame
 
 MAX_DATAGRAM_BYTES = 4096
@@ -75,7 +74,7 @@ class DhcpSockets:
 
     def send(self, port: Port, reply: Reply) -> None:
         """Send an answer from `port`. OSError when it cannot leave."""
-        payload = build_dhcp(reply.packet)
+        payload = reply.build()
         to = reply.destination
         if to.delivery is Delivery.RAW:
             self._send_frame(payload, to, port.number)

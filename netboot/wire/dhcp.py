@@ -17,11 +17,13 @@ from netboot.wire.dhcp_options import (
     CLIENT_ARCH,
     END,
     HOST_NAME,
+    MAX_MESSAGE_BYTES,
     MAX_OPTION_BYTES,
     MESSAGE_TYPE,
     OVERLOAD,
     PAD,
     REGISTRY,
+    RELAY_AGENT,
     REQUESTED_ADDRESS,
     SERVER_IDENTIFIER,
     VENDOR_CLASS,
@@ -40,6 +42,13 @@ MAGIC_COOKIE = bytes([99, 130, 83, 99])
 MIN_BOOTP_BYTES = 300
 """Replies are padded to it: old ROMs and relays drop shorter ones (RFC 1542, section 2.1)."""
 NO_ADDRESS = IPv4Address(0)
+LEAST_MESSAGE_BYTES = 548
+"""What every client takes: 576 less the headers of IP and UDP (RFC 2131, section 2)."""
+_IP_UDP_BYTES = 28
+_MOST_MESSAGE_BYTES = 1500 - _IP_UDP_BYTES
+_SNAME_BYTES = 64
+_FILE_BYTES = 128
+_OVERLOAD_HEAD = bytes((OVERLOAD.code, 1))
 
 _HEADER = Struct(
     "op" / Byte,
@@ -181,10 +190,21 @@ def parse_dhcp(data: bytes) -> DhcpPacket:
     )
 
 
-def build_dhcp(packet: DhcpPacket) -> bytes:
-    """The bytes of a packet, padded to 300. ValueError when a field does not fit."""
-    if len(packet.sname) > 64 or len(packet.file) > 128 or len(packet.chaddr) > 16:
+def build_dhcp(packet: DhcpPacket, max_bytes: int | None = None) -> bytes:
+    """The bytes of a packet, padded to 300. ValueError when a field does not fit.
+
+    Options are written in their order, which is that of their importance, and 82 last. With `max_bytes` (see
+    `message_limit`) those that find no room go to `file` and `sname` where these are free (option 52 says so), and are
+    left out otherwise.
+    """
+    if len(packet.sname) > _SNAME_BYTES or len(packet.file) > _FILE_BYTES or len(packet.chaddr) > 16:
         raise ValueError("sname, file or chaddr is too long for a DHCP packet")
+    parts = [(code, _build_option(code, value)) for code, value in packet.options.raw.items() if code != OVERLOAD.code]
+    body = b"".join([part for code, part in parts if code != RELAY_AGENT.code])
+    relay = b"".join([part for code, part in parts if code == RELAY_AGENT.code])
+    sname, file = packet.sname, packet.file
+    if max_bytes is not None and HEADER_BYTES + len(body) + len(relay) + 1 > max_bytes:
+        body, relay, file, sname = _fit(packet, parts, max_bytes - HEADER_BYTES - 1)
     header: bytes = _HEADER.build(
         {
             "op": packet.op,
@@ -199,18 +219,64 @@ def build_dhcp(packet: DhcpPacket) -> bytes:
             "siaddr": packet.siaddr.packed,
             "giaddr": packet.giaddr.packed,
             "chaddr": packet.chaddr.ljust(16, b"\0"),
-            "sname": packet.sname.ljust(64, b"\0"),
-            "file": packet.file.ljust(128, b"\0"),
+            "sname": sname.ljust(_SNAME_BYTES, b"\0"),
+            "file": file.ljust(_FILE_BYTES, b"\0"),
             "cookie": MAGIC_COOKIE,
         }
     )
-    body = b"".join(_build_option(code, value) for code, value in packet.options.raw.items())
-    return (header + body + bytes([END])).ljust(MIN_BOOTP_BYTES, bytes([PAD]))
+    return (header + body + relay + b"\xff").ljust(MIN_BOOTP_BYTES, b"\0")
+
+
+def message_limit(packet: DhcpPacket) -> int:
+    """The most bytes that an answer to this packet may have (RFC 2132, section 9.10).
+
+    Clients differ in whether they count the IP and UDP headers, so we do; less than the least that everybody must take
+    counts as that, and no answer is longer than an Ethernet frame takes.
+    """
+    asked = packet.options.get(MAX_MESSAGE_BYTES)
+    if asked is None:
+        return LEAST_MESSAGE_BYTES
+    return min(max(asked - _IP_UDP_BYTES, LEAST_MESSAGE_BYTES), _MOST_MESSAGE_BYTES)
+
+
+def _fit(packet: DhcpPacket, parts: list[tuple[int, bytes]], room: int) -> tuple[bytes, bytes, bytes, bytes]:
+    """Options area, option 82, `file` and `sname` of a packet that is too long for its receiver."""
+    relay = b"".join([part for code, part in parts if code == RELAY_AGENT.code])
+    if len(relay) > room // 2:
+        relay = b""  # RFC 3046, section 2.2: rather none than a part of it
+    room -= len(relay) + len(_OVERLOAD_HEAD) + 1
+    body: list[bytes] = []
+    in_file: list[bytes] = []
+    in_sname: list[bytes] = []
+    file_room = 0 if packet.file else _FILE_BYTES - 1
+    sname_room = 0 if packet.sname else _SNAME_BYTES - 1
+    for code, part in parts:
+        if code == RELAY_AGENT.code:
+            continue
+        if len(part) <= room:
+            body.append(part)
+            room -= len(part)
+        elif len(part) <= file_room:
+            in_file.append(part)
+            file_room -= len(part)
+        elif len(part) <= sname_room:
+            in_sname.append(part)
+            sname_room -= len(part)
+    overload = (1 if in_file else 0) | (2 if in_sname else 0)
+    if overload:
+        body.append(_OVERLOAD_HEAD + bytes([overload]))
+    file = b"".join([*in_file, b"\xff"]) if in_file else packet.file
+    sname = b"".join([*in_sname, b"\xff"]) if in_sname else packet.sname
+    return b"".join(body), relay, file, sname
 
 
 def _build_option(code: int, value: bytes) -> bytes:
-    parts = [value[start : start + MAX_OPTION_BYTES] for start in range(0, len(value), MAX_OPTION_BYTES)] or [b""]
-    return b"".join(bytes([code, len(part)]) + part for part in parts)
+    if code in (PAD, END):
+        raise ValueError(f"{code} is no option")
+    if len(value) <= MAX_OPTION_BYTES:
+        return bytes((code, len(value))) + value
+    parts = [value[start : start + MAX_OPTION_BYTES] for start in range(0, len(value), MAX_OPTION_BYTES)]
+    return b"".join([bytes((code, len(part))) + part for part in parts])
 
 
 def _walk(area: bytes) -> Iterator[tuple[int, bytes]]:
