@@ -53,17 +53,16 @@ class OpenOffers:
         if (mac := self._mac_of.get(address)) is not None:
             self.drop(mac)
 
-    def evict_oldest(self) -> IPv4Address | None:
-        """The address of the offer that waits longest, which is no more; None when there is none."""
-        mac = next(iter(self._by_mac), None)
+    def evict(self, address: IPv4Address) -> None:
+        """Take an offer back to make room for another. Its machine may still ask for it."""
+        mac = self._mac_of.get(address)
         if mac is None:
-            return None
+            return
         offer = self._by_mac[mac]
         self.drop(mac)
         while len(self._evicted) >= MOST_EVICTED:
             del self._evicted[next(iter(self._evicted))]
         self._evicted[mac] = offer
-        return offer.address
 
     def was_evicted(self, mac: str, address: IPv4Address, now: float) -> bool:
         """Whether this address was offered to this machine, is no more, and would be without others."""

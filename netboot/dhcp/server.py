@@ -1,46 +1,34 @@
 """The DHCP server: one request in, an answer or the reason for none out (RFC 2131, section 4.3). Pure.
 
-`DhcpServer` keeps open offers in memory and bound leases in a `LeaseRepository`; it reads no clock. A machine is known
-by its hardware address alone, so firmware, GRUB, the agent and the installed system hold one address together though
-each of them sends a client identifier of its own.
+`DhcpServer` keeps open offers in memory and bound leases in a lease table; it reads no clock. A machine is known by its
+hardware address alone, so firmware, GRUB, the agent and the installed system hold one address together though each of
+them sends a client identifier of its own.
 """
 
-from collections import deque
-from collections.abc import Iterator
 from ipaddress import IPv4Address
-from itertools import chain, islice
 
+from netboot.dhcp.answers import answer_packet, grant_destination, order_options, refusal_destination
 from netboot.dhcp.boot_options import boot_options
 from netboot.dhcp.classify import classify
+from netboot.dhcp.free import AHEAD_LOCAL, AHEAD_RELAYED
+from netboot.dhcp.intake import Allowances, Intake
 from netboot.dhcp.leases import Lease, LeaseRepository, LeaseState
 from netboot.dhcp.offers import OpenOffers
-from netboot.dhcp.reply import (
-    BROADCAST,
-    CLIENT_PORT,
-    SERVER_PORT,
-    Arrival,
-    BootChooser,
-    Delivery,
-    Destination,
-    ProbeFirst,
-    Reply,
-)
-from netboot.dhcp.subnets import ServerConfig
+from netboot.dhcp.places import DECLINED_S, Place, find_place, place_of
+from netboot.dhcp.probed import ProbedAddresses
+from netboot.dhcp.reply import Arrival, BootChooser, ProbeFirst, Reply
+from netboot.dhcp.subnets import Reservation, ServerConfig
 from netboot.model import BootFile, Ignored
 from netboot.wire.dhcp import (
-    BOOTREPLY,
     BOOTREQUEST,
     ETHERNET,
     ETHERNET_ADDRESS_BYTES,
     NO_ADDRESS,
     DhcpPacket,
-    Options,
+    message_limit,
 )
 from netboot.wire.dhcp_options import (
-    BROADCAST_ADDRESS,
     CLIENT_IDENTIFIER,
-    DNS_SERVERS,
-    DOMAIN_NAME,
     HOST_NAME,
     LEASE_TIME,
     MESSAGE,
@@ -49,25 +37,24 @@ from netboot.wire.dhcp_options import (
     RELAY_AGENT,
     RENEWAL_TIME,
     REQUESTED_ADDRESS,
-    ROUTERS,
     SERVER_IDENTIFIER,
-    SUBNET_MASK,
     MessageType,
+    relay_sub_options,
 )
 
 OFFER_S = 30.0
 """How long an offered address is held for its client."""
-DECLINED_S = 600.0
-"""How long an address that was found in use is left alone."""
-PROBES = 16
-"""Addresses tried one by one for a new machine: enough while a good part of the pool is free."""
-WALK_S = 1.0
-"""The whole pool, which may have 65,000 addresses, is looked through at most so often."""
+TRIAL_S = 600
+"""A stranger's first lease while addresses are scarce: who is real renews it, what was made up frees it."""
+DECLINES_OF_ONE = 3
+"""Addresses that one machine can put away in DECLINED_S."""
 _MAX_HOSTNAME = 63
+_CIRCUIT_ID, _REMOTE_ID = 1, 2
+"""Sub-options of option 82 (RFC 3046, section 2.0)."""
 
 
 class DhcpServer:
-    """Answers for one pool. Not safe to call from two threads at once."""
+    """Answers on one interface, for its subnet and those behind relays. Not safe to call from two threads at once."""
 
     def __init__(
         self,
@@ -80,130 +67,176 @@ class DhcpServer:
         self._leases = leases
         self._choose_boot = choose_boot
         self._offers = OpenOffers() if offers is None else offers
-        self._spare: deque[IPv4Address] = deque()
-        """Were without a lease when the pool was looked through last; to be looked at again when given."""
-        self._next_walk_s = 0.0
+        self._places = [Place(subnet, config, leases) for subnet in config.subnets]
+        self._probed = ProbedAddresses()
+        self._intake = Intake()
+        self._declines = Allowances(DECLINES_OF_ONE / DECLINED_S, DECLINES_OF_ONE)
+        self._identity = {SERVER_IDENTIFIER.code: config.server_address.packed}
+
+    # Probes
 
     def note_probe(self, address: IPv4Address, holder_mac: str | None, now: float) -> None:
         """Somebody (`""`: of unknown MAC) or nobody (None) answered at this address."""
         if holder_mac is None:
+            self._probed.note_nobody(address, now)
             return
         lease = self._leases.get_by_address(address)
-        if lease is None or not lease.is_active(now):
-            self._leases.save(Lease(holder_mac, address, now + DECLINED_S, LeaseState.DECLINED))
+        if lease is not None and lease.is_active(now):
+            return  # its holder, who may answer
+        self._probed.note_holder(address, holder_mac, now + DECLINED_S)
+        if (place := place_of(address, self._places)) is not None:
+            place.free.taken(address, now + DECLINED_S)
+        if self._offers.holder_of(address, now) != holder_mac:
+            self._offers.withdraw(address)
 
     def addresses_to_probe(self, now: float, count: int) -> list[ProbeFirst]:
-        """Free addresses to ask for ahead of need, at most `count`."""
-        return []
+        """Free addresses to ask for ahead of need, at most `count`. To be called every second or so."""
+        wanted: list[ProbeFirst] = []
+        if not self._config.probe:
+            return wanted
+        soon = now + 10.0  # asked again before it is stale
+        for place in self._places:
+            most = AHEAD_LOCAL if place.is_local else AHEAD_RELAYED
+            for address in place.free.ahead(
+                now, count - len(wanted), lambda a: self._probed.is_fresh(a, "", soon), most
+            ):
+                wanted.append(ProbeFirst(address, place.is_local))
+        return wanted
+
+    # Requests
 
     def respond(self, request: DhcpPacket, arrival: Arrival) -> Reply | Ignored | ProbeFirst:
-        """The answer to one packet. What `LeaseRepository` raises passes through."""
+        """The answer to one packet. What the leases raise passes through."""
         if request.op != BOOTREQUEST:
             return Ignored("not a request: op is BOOTREPLY")
         if request.htype != ETHERNET or len(request.chaddr) != ETHERNET_ADDRESS_BYTES:
             return Ignored(f"not Ethernet: hardware type {request.htype}, {len(request.chaddr)} address bytes")
+        mac = request.mac
         if not any(request.chaddr) or request.chaddr[0] & 1:
-            return Ignored(f"no machine's hardware address: {request.mac}")
-        if request.giaddr != NO_ADDRESS and request.giaddr not in self._config.local.network:
-            return Ignored(f"relayed from a network without a pool: giaddr {request.giaddr}")
-        match request.message_type:
+            return Ignored(f"no machine's hardware address: {mac}")
+        kind = request.message_type
+        if kind is None:
+            return Ignored("BOOTP: no message type (option 53)")
+        refused = self._intake.refuse(mac, arrival.source, request.giaddr, arrival.now)
+        if refused is not None:
+            return refused
+        place = find_place(request, arrival, self._places, self._config.server_address)
+        if isinstance(place, Ignored):
+            return place
+        match kind:
             case MessageType.DISCOVER:
-                return self._offer(request, arrival.now)
+                return self._offer(request, place, arrival.now)
             case MessageType.REQUEST:
-                return self._respond_to_request(request, arrival.now)
+                return self._respond_to_request(request, place, arrival.now)
             case MessageType.DECLINE:
-                return self._decline(request, arrival.now)
+                return self._decline(request, place, arrival.now)
             case MessageType.RELEASE:
-                return self._release(request)
+                return self._release(request, place)
             case MessageType.INFORM:
-                return self._inform(request, arrival)
-            case None:
-                return Ignored("BOOTP: no message type (option 53)")
+                return self._inform(request, place, arrival)
             case other:
                 return Ignored(f"not a client's message: {other.name}")
 
     # DISCOVER
 
-    def _offer(self, request: DhcpPacket, now: float) -> Reply | Ignored:
-        address = self._address_to_offer(request, now)
+    def _offer(self, request: DhcpPacket, place: Place, now: float) -> Reply | Ignored | ProbeFirst:
+        mac = request.mac
+        reservation = place.reservation_of(request)
+        self._offers.forget_until(now)
+        address = self._address_to_offer(request, place, reservation, now)
         if isinstance(address, Ignored):
             return address
-        self._offers.put(request.mac, address, now + OFFER_S)
-        return self._grant(request, MessageType.OFFER, address)
+        self._offers.put(mac, address, now + OFFER_S)
+        place.free.offered(address)
+        if self._config.probe and not (self._has_lease(mac, address, now) or self._probed.is_fresh(address, mac, now)):
+            return ProbeFirst(address, place.is_local)
+        return self._grant(request, place, MessageType.OFFER, address, reservation, now)
 
-    def _address_to_offer(self, request: DhcpPacket, now: float) -> IPv4Address | Ignored:
-        """In the order of RFC 2131, section 4.3.1: the current one, the last one, the wished one, any free one."""
-        self._offers.forget_until(now)
+    def _address_to_offer(
+        self, request: DhcpPacket, place: Place, reservation: Reservation | None, now: float
+    ) -> IPv4Address | Ignored:
+        """In the order of RFC 2131, section 4.3.1: reserved, current, last, wished, any free one."""
         mac = request.mac
+        if reservation is not None and self._is_free_for(mac, reservation.address, place, reservation, now):
+            return reservation.address
         offered = self._offers.address_of(mac)
-        if offered is not None:
+        if offered is not None and self._is_free_for(mac, offered, place, reservation, now):
             return offered  # a repeated DISCOVER gets the same offer
         lease = self._leases.get_by_mac(mac)
-        if lease is not None and self._is_free_for(mac, lease.address, now):
+        if lease is not None and self._is_free_for(mac, lease.address, place, reservation, now):
             return lease.address
+        is_stranger = lease is None and reservation is None
+        if is_stranger:
+            refused = self._intake.refuse_stranger(now) if offered is None else None
+            if refused is not None:
+                return refused
+            if place.free.has_had_its_share(_circuit(request), now):
+                return Ignored(
+                    "pool nearly exhausted: the machines behind this relay port hold a quarter of it already"
+                )
         wished = request.options.get(REQUESTED_ADDRESS)
-        if wished is not None and self._is_free_for(mac, wished, now):
+        is_kept = wished is not None and is_stranger and place.free.is_kept(wished)
+        if wished is not None and not is_kept and self._is_free_for(mac, wished, place, reservation, now):
             return wished
-        free = self._free_address(mac, now)
-        if free is not None:
-            return free
-        # Offers cost their askers nothing: whoever makes up hardware addresses must not close the pool.
-        while (address := self._offers.evict_oldest()) is not None:
-            if self._is_free_for(mac, address, now):
-                return address
-        pools = self._config.local.pools
-        names = ", ".join(map(str, pools))
-        return Ignored(f"pool exhausted: all {sum(map(len, pools))} addresses of {names} are in use")
+        return self._any_free(mac, place, is_stranger, now)
 
-    def _free_address(self, mac: str, now: float) -> IPv4Address | None:
-        """One that nobody has. A few are asked for one by one; the whole pool is looked through seldom."""
-        for address in islice(self._walk(mac), PROBES):
-            if self._is_free_for(mac, address, now):
-                return address
-        if not self._spare and now >= self._next_walk_s:
-            active = {lease.address for lease in self._leases.all() if lease.is_active(now)}
-            self._spare = deque(address for address in self._walk(mac) if address not in active)
-            self._next_walk_s = now + WALK_S
-        while self._spare:
-            address = self._spare.popleft()
-            if self._is_free_for(mac, address, now):
-                return address
-        return None
+    def _any_free(self, mac: str, place: Place, is_stranger: bool, now: float) -> IPv4Address | Ignored:
+        for address in place.free.choose(
+            now,
+            is_stranger=is_stranger,
+            is_probed=lambda address: self._probed.is_fresh(address, "", now),
+            is_offered=lambda address: self._offers.holder_of(address, now) is not None,
+        ):
+            if not self._is_unbound_for(mac, address, place, None, now):
+                place.free.taken(address, now + OFFER_S)  # by a server of another interface: to be looked at again
+                continue
+            # Offers cost their askers nothing: whoever makes up hardware addresses must not close the pool.
+            self._offers.evict(address)
+            return address
+        if is_stranger and (kept := place.free.count(now)):
+            return Ignored(
+                f"pool exhausted: {place.describe()} are in use but {kept}, which are kept for machines that had one"
+            )
+        return Ignored(f"pool exhausted: {place.describe()} are in use")
 
-    def _walk(self, mac: str) -> Iterator[IPv4Address]:
-        return chain.from_iterable(pool.walk(mac) for pool in self._config.local.pools)
-
-    def _is_free_for(self, mac: str, address: IPv4Address, now: float) -> bool:
+    def _is_free_for(
+        self, mac: str, address: IPv4Address, place: Place, reservation: Reservation | None, now: float
+    ) -> bool:
         """Whether this machine may have (or keep) this address."""
-        return self._offers.holder_of(address, now) in (None, mac) and self._is_unbound_for(mac, address, now)
-
-    def _is_unbound_for(self, mac: str, address: IPv4Address, now: float) -> bool:
-        """The same, whomever it is offered to."""
-        config = self._config
-        if not config.local.in_pools(address) or address == config.server_address:
+        if self._offers.holder_of(address, now) not in (None, mac):
             return False
-        if address in config.local.routers or address in config.local.dns_servers:
+        return self._is_unbound_for(mac, address, place, reservation, now)
+
+    def _is_unbound_for(
+        self, mac: str, address: IPv4Address, place: Place, reservation: Reservation | None, now: float
+    ) -> bool:
+        """The same, whomever it is offered to."""
+        if not place.may_be_given(address, reservation):
             return False
         lease = self._leases.get_by_address(address)
-        if lease is None or not lease.is_active(now):
-            return True
-        return lease.mac == mac and lease.state is LeaseState.BOUND
+        if lease is not None and lease.is_active(now):
+            return lease.mac == mac and lease.state is LeaseState.BOUND
+        return self._probed.holder(address, now) in (None, mac)
+
+    def _has_lease(self, mac: str, address: IPv4Address, now: float) -> bool:
+        lease = self._leases.get_by_mac(mac)
+        return lease is not None and lease.address == address and lease.is_active(now)
 
     # REQUEST: its four states are told apart by table 4 of RFC 2131, section 4.3.6
 
-    def _respond_to_request(self, request: DhcpPacket, now: float) -> Reply | Ignored:
+    def _respond_to_request(self, request: DhcpPacket, place: Place, now: float) -> Reply | Ignored:
         chosen = request.options.get(SERVER_IDENTIFIER)
         wished = request.options.get(REQUESTED_ADDRESS)
         if chosen is not None:
-            return self._selecting(request, chosen, wished, now)
+            return self._selecting(request, place, chosen, wished, now)
         if request.ciaddr != NO_ADDRESS:
-            return self._keeping(request, request.ciaddr, now)  # RENEWING (unicast) or REBINDING (broadcast)
+            return self._keeping(request, place, request.ciaddr, now)  # RENEWING (unicast) or REBINDING (broadcast)
         if wished is not None:
-            return self._keeping(request, wished, now)  # INIT-REBOOT
+            return self._keeping(request, place, wished, now)  # INIT-REBOOT
         return Ignored("REQUEST names no address: neither ciaddr nor option 50")
 
     def _selecting(
-        self, request: DhcpPacket, chosen: IPv4Address, wished: IPv4Address | None, now: float
+        self, request: DhcpPacket, place: Place, chosen: IPv4Address, wished: IPv4Address | None, now: float
     ) -> Reply | Ignored:
         mac = request.mac
         if chosen != self._config.server_address:
@@ -213,52 +246,91 @@ class DhcpServer:
         if address == NO_ADDRESS:
             return Ignored("REQUEST names no address: neither ciaddr nor option 50")
         lease = self._leases.get_by_mac(mac)
-        was_offered = self._offers.address_of(mac) == address or self._offers.was_evicted(mac, address, now)
+        was_evicted = self._offers.was_evicted(mac, address, now)
+        was_offered = was_evicted or self._offers.address_of(mac) == address
         is_held = lease is not None and lease.address == address  # a repeated REQUEST, its ACK was lost
         if not was_offered and not is_held:
             return self._refuse(request, f"{address} was not offered to you")
         # An offer that made room for another one is good still: who asks for the address goes before who does not.
-        is_free = self._is_unbound_for if self._offers.was_evicted(mac, address, now) else self._is_free_for
-        if not is_free(mac, address, now):
+        is_free = self._is_unbound_for if was_evicted else self._is_free_for
+        reservation = place.reservation_of(request)
+        if not is_free(mac, address, place, reservation, now):
             return self._refuse(request, f"{address} is in use by another machine")
-        return self._bind(request, address, now)
+        is_new = lease is None or (is_held and place.free.is_on_trial(address, mac))
+        return self._bind(request, place, address, reservation, now, is_stranger=is_new and reservation is None)
 
-    def _keeping(self, request: DhcpPacket, address: IPv4Address, now: float) -> Reply | Ignored:
+    def _keeping(self, request: DhcpPacket, place: Place, address: IPv4Address, now: float) -> Reply | Ignored:
         """A client that believes to hold an address. We are the authority for the network, so doubt gets a NAK."""
         mac = request.mac
-        if address not in self._config.local.network:
+        if address not in place:
             return self._refuse(request, f"{address} is not of this network")
         lease = self._leases.get_by_mac(mac)
         if lease is None:
             return self._refuse(request, f"no lease of {address} is known for you")
         if lease.address != address:
             return self._refuse(request, f"your address is {lease.address}")
-        if not self._is_free_for(mac, address, now):
+        reservation = place.reservation_of(request)
+        kept = reservation.address if reservation is not None else address
+        if kept != address and self._is_free_for(mac, kept, place, reservation, now):
+            return self._refuse(request, f"{kept} is reserved for you")
+        if not place.may_be_given(address, reservation):
+            return self._refuse(request, f"{address} is not given away any more")
+        if not self._is_free_for(mac, address, place, reservation, now):
             return self._refuse(request, f"{address} is in use by another machine")
-        return self._bind(request, address, now)
+        return self._bind(request, place, address, reservation, now)
 
-    def _bind(self, request: DhcpPacket, address: IPv4Address, now: float) -> Reply:
+    def _bind(
+        self,
+        request: DhcpPacket,
+        place: Place,
+        address: IPv4Address,
+        reservation: Reservation | None,
+        now: float,
+        *,
+        is_stranger: bool = False,
+    ) -> Reply:
+        mac = request.mac
+        lease_s = self._lease_s(request, place, is_stranger, now)
         hostname = (request.options.get(HOST_NAME) or "")[:_MAX_HOSTNAME]
-        self._leases.save(Lease(request.mac, address, now + self._config.local.lease_s, LeaseState.BOUND, hostname))
-        self._offers.drop(request.mac)
+        earlier = self._leases.get_by_mac(mac)
+        client_id = request.options.raw.get(CLIENT_IDENTIFIER.code, b"")
+        self._leases.save(Lease(mac, address, now + lease_s, LeaseState.BOUND, hostname, client_id))
+        self._offers.drop(mac)
         self._offers.withdraw(address)
-        return self._grant(request, MessageType.ACK, address)
+        self._probed.forget(address)
+        if earlier is not None and earlier.address != address:
+            self._free(earlier.address)
+        on_trial = mac if is_stranger and place.free.is_scarce(now) else ""
+        circuit = _circuit(request) if is_stranger else b""
+        place.free.taken(address, now + lease_s, trial_of=on_trial, circuit=circuit)
+        return self._grant(request, place, MessageType.ACK, address, reservation, now, lease_s)
+
+    def _lease_s(self, request: DhcpPacket, place: Place, is_stranger: bool, now: float) -> int:
+        lease_s = place.lease_s(request)
+        return min(lease_s, TRIAL_S) if is_stranger and place.free.is_scarce(now) else lease_s
+
+    def _free(self, address: IPv4Address) -> None:
+        if (place := place_of(address, self._places)) is not None:
+            place.free.freed(address)
 
     # DECLINE, RELEASE, INFORM
 
-    def _decline(self, request: DhcpPacket, now: float) -> Ignored:
+    def _decline(self, request: DhcpPacket, place: Place, now: float) -> Ignored:
         address = request.options.get(REQUESTED_ADDRESS)
         if request.options.get(SERVER_IDENTIFIER) != self._config.server_address or address is None:
             return Ignored("DECLINE is not for this server")
-        if not self._holds(request.mac, address):
+        if not self._holds(request.mac, address) or address not in place:
             return Ignored(f"DECLINE of an address that the machine does not hold: {address}")
+        if not self._declines.take(request.mac, now) or not place.declines.take("all", now):
+            return Ignored(f"DECLINE of too many addresses: {address} stays in the pool")
         self._offers.drop(request.mac)
         self._leases.save(Lease(request.mac, address, now + DECLINED_S, LeaseState.DECLINED))
+        place.free.taken(address, now + DECLINED_S)
         return Ignored(
             f"DECLINE, no answer is due: {address} is in use by a stranger, left alone for {DECLINED_S:.0f} s"
         )
 
-    def _release(self, request: DhcpPacket) -> Ignored:
+    def _release(self, request: DhcpPacket, place: Place) -> Ignored:
         address = request.ciaddr
         if request.options.get(SERVER_IDENTIFIER) != self._config.server_address:
             return Ignored("RELEASE is not for this server")
@@ -266,7 +338,7 @@ class DhcpServer:
             return Ignored(f"RELEASE of an address that the machine does not hold: {address}")
         self._offers.drop(request.mac)
         self._leases.release(address)
-        self._next_walk_s = 0.0
+        place.free.freed(address)
         return Ignored(f"RELEASE, no answer is due: {address} is free")
 
     def _holds(self, mac: str, address: IPv4Address) -> bool:
@@ -275,91 +347,65 @@ class DhcpServer:
         lease = self._leases.get_by_mac(mac)
         return lease is not None and lease.address == address
 
-    def _inform(self, request: DhcpPacket, arrival: Arrival) -> Reply | Ignored:
+    def _inform(self, request: DhcpPacket, place: Place, arrival: Arrival) -> Reply | Ignored:
         address = request.ciaddr if request.ciaddr != NO_ADDRESS else arrival.source
-        if address not in self._config.local.network:
+        if address not in place:
             return Ignored(f"INFORM from an address that is not of this network: {address}")
-        return self._grant(request, MessageType.ACK, None, inform_address=address)
+        reservation = place.reservation_of(request)
+        return self._grant(request, place, MessageType.ACK, None, reservation, arrival.now, inform_address=address)
 
     # Answers
 
     def _grant(
         self,
         request: DhcpPacket,
+        place: Place,
         kind: MessageType,
         address: IPv4Address | None,
+        reservation: Reservation | None,
+        now: float,
+        lease_s: int | None = None,
         inform_address: IPv4Address = NO_ADDRESS,
     ) -> Reply:
         """OFFER or ACK of an address; ACK of an INFORM (address None) has neither yiaddr nor lease time."""
-        config = self._config
-        options = Options().with_option(MESSAGE_TYPE, kind).with_option(SERVER_IDENTIFIER, config.server_address)
+        required = {MESSAGE_TYPE.code: bytes((kind,)), **self._identity}
+        known = dict(place.options)
         if address is not None:
-            options = options.with_option(LEASE_TIME, config.local.lease_s)
-            options = options.with_option(RENEWAL_TIME, config.local.lease_s // 2)
-            options = options.with_option(REBINDING_TIME, config.local.lease_s * 7 // 8)
-        options = options.with_option(SUBNET_MASK, config.local.network.netmask)
-        options = options.with_option(BROADCAST_ADDRESS, config.local.network.broadcast_address)
-        if config.local.routers:
-            options = options.with_option(ROUTERS, config.local.routers)
-        if config.local.dns_servers:
-            options = options.with_option(DNS_SERVERS, config.local.dns_servers)
-        if config.local.domain:
-            options = options.with_option(DOMAIN_NAME, config.local.domain)
+            if lease_s is None:
+                is_stranger = reservation is None and self._leases.get_by_mac(request.mac) is None
+                lease_s = self._lease_s(request, place, is_stranger, now)
+            required[LEASE_TIME.code] = LEASE_TIME.build(lease_s)
+            known[RENEWAL_TIME.code] = RENEWAL_TIME.build(lease_s // 2)
+            known[REBINDING_TIME.code] = REBINDING_TIME.build(lease_s * 7 // 8)
+        required.update(place.mask)
+        if reservation is not None and reservation.hostname:
+            known[HOST_NAME.code] = HOST_NAME.build(reservation.hostname)
         client = classify(request)
         boot: BootFile | Ignored = client if isinstance(client, Ignored) else self._choose_boot(client)
-        siaddr, file = NO_ADDRESS, b""
+        siaddr, file, boot_raw = NO_ADDRESS, b"", {}
         if not isinstance(client, Ignored) and not isinstance(boot, Ignored):
             siaddr, file, more = boot_options(request, client, boot, as_proxy=False)
-            options = Options({**options.raw, **more.raw})
-        packet = self._answer(request, options, yiaddr=address or NO_ADDRESS, siaddr=siaddr, file=file)
-        return Reply(packet, self._destination(request, address or inform_address), boot)
+            boot_raw = dict(more.raw)
+        options = order_options(request, required, boot_raw, known)
+        packet = answer_packet(request, kind, options, address or NO_ADDRESS, siaddr, file)
+        note = ""
+        if reservation is not None and address is not None and address != reservation.address:
+            note = f"{reservation.address} is reserved for it and in use by another machine still"
+        destination = grant_destination(request, address or inform_address)
+        return Reply(packet, destination, boot, message_limit(request), note)
 
     def _refuse(self, request: DhcpPacket, message: str) -> Reply:
-        options = Options().with_option(MESSAGE_TYPE, MessageType.NAK)
-        options = options.with_option(SERVER_IDENTIFIER, self._config.server_address).with_option(MESSAGE, message)
-        packet = self._answer(request, options)
-        if request.giaddr != NO_ADDRESS:
-            destination = Destination(Delivery.UNICAST, request.giaddr, SERVER_PORT)
-        else:  # the client may hold an address of another network: only a broadcast is sure to arrive (section 4.1)
-            destination = Destination(Delivery.BROADCAST, BROADCAST, CLIENT_PORT)
-        return Reply(packet, destination, Ignored(f"NAK: {message}"))
+        required = {MESSAGE_TYPE.code: bytes((MessageType.NAK,)), **self._identity}
+        options = order_options(request, required, {}, {MESSAGE.code: MESSAGE.build(message)})
+        packet = answer_packet(request, MessageType.NAK, options)
+        return Reply(packet, refusal_destination(request), Ignored(f"NAK: {message}"), message_limit(request))
 
-    def _answer(
-        self,
-        request: DhcpPacket,
-        options: Options,
-        yiaddr: IPv4Address = NO_ADDRESS,
-        siaddr: IPv4Address = NO_ADDRESS,
-        file: bytes = b"",
-    ) -> DhcpPacket:
-        identifier = request.options.get(CLIENT_IDENTIFIER)
-        if identifier is not None:
-            options = options.with_option(CLIENT_IDENTIFIER, identifier)  # RFC 6842: echoed
-        relay = request.options.get(RELAY_AGENT)
-        if relay is not None:
-            options = options.with_option(RELAY_AGENT, relay)  # RFC 3046, section 2.2: echoed, and last
-        is_nak = options.get(MESSAGE_TYPE) is MessageType.NAK
-        return DhcpPacket(
-            op=BOOTREPLY,
-            xid=request.xid,
-            chaddr=request.chaddr,
-            flags=request.flags,
-            ciaddr=NO_ADDRESS if is_nak or options.get(MESSAGE_TYPE) is MessageType.OFFER else request.ciaddr,
-            yiaddr=yiaddr,
-            siaddr=siaddr,
-            giaddr=request.giaddr,
-            file=file,
-            options=options,
-        )
 
-    def _destination(self, request: DhcpPacket, address: IPv4Address) -> Destination:
-        """RFC 2131, section 4.1: relay, known address, broadcast if asked for, else the new address's hardware."""
-        if request.giaddr != NO_ADDRESS:
-            return Destination(Delivery.UNICAST, request.giaddr, SERVER_PORT)
-        if request.ciaddr != NO_ADDRESS:
-            return Destination(Delivery.UNICAST, request.ciaddr, CLIENT_PORT)
-        if request.wants_broadcast:
-            return Destination(Delivery.BROADCAST, BROADCAST, CLIENT_PORT)
-        if request.message_type is MessageType.INFORM:
-            return Destination(Delivery.UNICAST, address, CLIENT_PORT)
-        return Destination(Delivery.RAW, address, CLIENT_PORT, request.chaddr)
+def _circuit(request: DhcpPacket) -> bytes:
+    """The switch port that a packet came in by, as its relay says; empty when none does."""
+    relay = request.options.raw.get(RELAY_AGENT.code)
+    if relay is None:
+        return b""
+    inside = relay_sub_options(relay)
+    port, switch = inside.get(_CIRCUIT_ID, b""), inside.get(_REMOTE_ID, b"")
+    return len(port).to_bytes(2, "big") + port + switch if port else b""
