@@ -32,10 +32,11 @@ def script(tmp_path: Path) -> Path:
     file = tmp_path / "script"
     file.write_text(
         "#!/bin/sh\n"
-        f'echo "$1 ip=$ip serverid=$serverid siaddr=$siaddr boot_file=$boot_file lease=$lease mask=$mask"'
-        f" >> {tmp_path}/events\n"
         'case $1 in bound|renew) ip address replace "$ip/$mask" dev "$interface";;'
         ' deconfig) ip address flush dev "$interface"; ip link set "$interface" up;; esac\n'
+        # Last, so that whoever reads of an event finds the interface as it says.
+        f'echo "$1 ip=$ip serverid=$serverid siaddr=$siaddr boot_file=$boot_file lease=$lease mask=$mask"'
+        f" >> {tmp_path}/events\n"
     )
     file.chmod(0o755)
     return file
