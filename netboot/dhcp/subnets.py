@@ -1,10 +1,9 @@
 """What is given away where: subnets with their pools, reservations, and one interface's part of them. Pure: values."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
-from zlib import crc32
 
 SHORTEST_LEASE_S = 60
 
@@ -28,13 +27,6 @@ class Pool:
 
     def __len__(self) -> int:
         return int(self.last) - int(self.first) + 1
-
-    def walk(self, mac: str) -> Iterator[IPv4Address]:
-        """Every address once; the same order for the same MAC, so that a lost database does little harm."""
-        size = len(self)
-        start = crc32(mac.encode()) % size
-        for step in range(size):
-            yield self.first + (start + step) % size
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,20 +107,21 @@ class ServerConfig:
                 if subnet.network.overlaps(other.network):
                     raise ValueError(f"subnets {subnet.network} and {other.network} overlap")
         addresses: set[IPv4Address] = set()
-        clients: set[str | bytes] = set()
+        clients: set[tuple[str | bytes, IPv4Network]] = set()
         for reservation in self.reservations:
             address, client = reservation.address, reservation.mac or reservation.client_id
-            if not any(subnet.is_host(address) for subnet in subnets):
+            network = next((subnet.network for subnet in subnets if subnet.is_host(address)), None)
+            if network is None:
                 raise ValueError(f"the reserved address {address} is not a machine's address in any subnet")
             if address == self.server_address:
                 raise ValueError(f"the reserved address {address} is the appliance's own")
             if address in addresses:
                 raise ValueError(f"the address {address} is reserved twice")
-            if client in clients:
+            if (client, network) in clients:
                 name = client if isinstance(client, str) else client.hex(":")
-                raise ValueError(f"{name} has two reservations")
+                raise ValueError(f"{name} has two reservations in {network}")
             addresses.add(address)
-            clients.add(client)
+            clients.add((client, network))
 
     @property
     def subnets(self) -> tuple[Subnet, ...]:
