@@ -37,12 +37,13 @@ class FreeAddresses:
         self._unvisited = chain.from_iterable(range(first, last + 1) for first, last in self._pools)
         self._blank: dict[int, None] = {}
         self._expired: dict[int, None] = {}
-        self._lent: dict[int, None] = {}
-        """Offered; the oldest offer first."""
+        self._lent: dict[int, bool] = {}
+        """Offered, the oldest offer first; whether it was an expired one."""
         self._leased: dict[int, float] = {}
         """And when to look at each again."""
         self._due: list[tuple[float, int]] = []
-        self._on_trial: dict[int, str] = {}
+        self._on_trial: dict[int, tuple[str, bool]] = {}
+        """Whose first lease it is, and whether a short one."""
         self._circuit_of: dict[int, bytes] = {}
         self._per_circuit: Counter[bytes] = Counter()
         self._ahead: deque[int] = deque()
@@ -54,8 +55,10 @@ class FreeAddresses:
 
     # What happened
 
-    def taken(self, address: IPv4Address, until_s: float, *, trial_of: str = "", circuit: bytes = b"") -> None:
-        """Leased or put away. On trial: when its lease ends without a renewal, the machine is forgotten."""
+    def taken(
+        self, address: IPv4Address, until_s: float, *, trial_of: str = "", is_short: bool = False, circuit: bytes = b""
+    ) -> None:
+        """Leased or put away. On trial: a first lease that is never renewed keeps no address for its machine."""
         if not self._is_ours(number := int(address)):
             return
         self._blank.pop(number, None)
@@ -63,7 +66,7 @@ class FreeAddresses:
         self._lent.pop(number, None)
         self._on_trial.pop(number, None)
         if trial_of:
-            self._on_trial[number] = trial_of
+            self._on_trial[number] = (trial_of, is_short)
         if circuit and number not in self._circuit_of:
             self._circuit_of[number] = circuit
             self._per_circuit[circuit] += 1
@@ -84,13 +87,14 @@ class FreeAddresses:
         """Others come first from now on."""
         number = int(address)
         if number not in self._leased and self._is_ours(number):
+            was_expired = number in self._expired or self._lent.get(number, False)
             self._blank.pop(number, None)
             self._expired.pop(number, None)
             self._lent.pop(number, None)
-            self._lent[number] = None
+            self._lent[number] = was_expired
 
     def is_on_trial(self, address: IPv4Address, mac: str) -> bool:
-        return self._on_trial.get(int(address)) == mac
+        return self._on_trial.get(int(address), ("", False))[0] == mac
 
     # What there is
 
@@ -147,9 +151,17 @@ class FreeAddresses:
         if self._lent:
             yield IPv4Address(next(iter(self._lent)))
 
-    def ahead(self, now: float, count: int, is_probed: Callable[[IPv4Address], bool], most: int) -> list[IPv4Address]:
+    def ahead(
+        self,
+        now: float,
+        count: int,
+        most: int,
+        is_probed: Callable[[IPv4Address], bool],
+        is_offered: Callable[[IPv4Address], bool],
+    ) -> list[IPv4Address]:
         """Addresses that are likely to be given next and were not probed lately; at most `count`."""
         self._advance(now)
+        self._reclaim(is_offered)
         kept = [number for number in self._ahead if number in self._blank or number in self._expired]
         known = set(kept)
         for number in islice(chain(self._blank, self._expired), most):
@@ -172,9 +184,7 @@ class FreeAddresses:
             address = IPv4Address(number := next(iter(self._lent)))
             if is_offered(address):
                 return
-            del self._lent[number]
-            lease = self._leases.get_by_address(address)
-            (self._blank if lease is None else self._expired)[number] = None
+            (self._expired if self._lent.pop(number) else self._blank)[number] = None
 
     def _next_unvisited(self) -> int | None:
         for number in self._unvisited:
@@ -200,14 +210,13 @@ class FreeAddresses:
                 continue
             del self._leased[number]
             self._drop_circuit(number)
-            tried = self._on_trial.pop(number, None)
-            if lease is None or lease.state is not LeaseState.BOUND:
-                self._blank[number] = None
-            elif lease.mac == tried:
-                self._leases.release(address)
-                self._blank[number] = None
-            else:
+            tried, is_short = self._on_trial.pop(number, ("", False))
+            if lease is not None and lease.state is LeaseState.BOUND and lease.mac != tried:
                 self._expired[number] = None
+                continue
+            self._blank[number] = None
+            if lease is not None and is_short:
+                self._leases.release(address)
 
     def _drop_circuit(self, number: int) -> None:
         circuit = self._circuit_of.pop(number, None)

@@ -10,7 +10,8 @@ from ipaddress import IPv4Address
 from netboot.model import Ignored
 from netboot.wire.dhcp import NO_ADDRESS
 
-PER_MACHINE_PER_S, PER_MACHINE_BURST = 2.0, 30.0
+PER_MACHINE_PER_S, PER_MACHINE_BURST = 500.0, 2000.0
+"""High: whoever sends in the name of another machine must not silence it, only its share of our time is bounded."""
 PER_SOURCE_PER_S, PER_SOURCE_BURST = 20.0, 200.0
 STRANGERS_PER_S, STRANGERS_BURST = 2000.0, 4000.0
 _MOST_REMEMBERED = 8192
@@ -46,9 +47,9 @@ class Intake:
     def refuse(self, mac: str, source: IPv4Address, giaddr: IPv4Address, now: float) -> Ignored | None:
         """The reason why this packet is not looked at. A relay agent speaks for many: it has no limit of its own."""
         if not self._machines.take(mac, now):
-            return Ignored("too many packets of one machine: more than 2 a second")
+            return Ignored(f"too many packets of one machine: more than {PER_MACHINE_PER_S:.0f} a second")
         if source != NO_ADDRESS and giaddr == NO_ADDRESS and not self._sources.take(source, now):
-            return Ignored("too many packets from one address: more than 20 a second")
+            return Ignored(f"too many packets from one address: more than {PER_SOURCE_PER_S:.0f} a second")
         return None
 
     def refuse_stranger(self, now: float) -> Ignored | None:

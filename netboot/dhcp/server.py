@@ -49,6 +49,8 @@ TRIAL_S = 600
 DECLINES_OF_ONE = 3
 """Addresses that one machine can put away in DECLINED_S."""
 _MAX_HOSTNAME = 63
+_AGAIN_BEFORE_S = 10.0
+"""What is probed ahead is asked for again so long before it is stale."""
 _CIRCUIT_ID, _REMOTE_ID = 1, 2
 """Sub-options of option 82 (RFC 3046, section 2.0)."""
 
@@ -94,13 +96,16 @@ class DhcpServer:
         wanted: list[ProbeFirst] = []
         if not self._config.probe:
             return wanted
-        soon = now + 10.0  # asked again before it is stale
+        soon = now + _AGAIN_BEFORE_S
         for place in self._places:
-            most = AHEAD_LOCAL if place.is_local else AHEAD_RELAYED
-            for address in place.free.ahead(
-                now, count - len(wanted), lambda a: self._probed.is_fresh(a, "", soon), most
-            ):
-                wanted.append(ProbeFirst(address, place.is_local))
+            free = place.free.ahead(
+                now,
+                count - len(wanted),
+                AHEAD_LOCAL if place.is_local else AHEAD_RELAYED,
+                is_probed=lambda address: self._probed.is_fresh(address, "", soon),
+                is_offered=lambda address: self._offers.holder_of(address, now) is not None,
+            )
+            wanted += [ProbeFirst(address, place.is_local) for address in free]
         return wanted
 
     # Requests
@@ -256,7 +261,7 @@ class DhcpServer:
         reservation = place.reservation_of(request)
         if not is_free(mac, address, place, reservation, now):
             return self._refuse(request, f"{address} is in use by another machine")
-        is_new = lease is None or (is_held and place.free.is_on_trial(address, mac))
+        is_new = lease is None or (not was_offered and place.free.is_on_trial(address, mac))
         return self._bind(request, place, address, reservation, now, is_stranger=is_new and reservation is None)
 
     def _keeping(self, request: DhcpPacket, place: Place, address: IPv4Address, now: float) -> Reply | Ignored:
@@ -300,9 +305,11 @@ class DhcpServer:
         self._probed.forget(address)
         if earlier is not None and earlier.address != address:
             self._free(earlier.address)
-        on_trial = mac if is_stranger and place.free.is_scarce(now) else ""
-        circuit = _circuit(request) if is_stranger else b""
-        place.free.taken(address, now + lease_s, trial_of=on_trial, circuit=circuit)
+        if is_stranger:
+            is_short = place.free.is_scarce(now)
+            place.free.taken(address, now + lease_s, trial_of=mac, is_short=is_short, circuit=_circuit(request))
+        else:
+            place.free.taken(address, now + lease_s)
         return self._grant(request, place, MessageType.ACK, address, reservation, now, lease_s)
 
     def _lease_s(self, request: DhcpPacket, place: Place, is_stranger: bool, now: float) -> int:
