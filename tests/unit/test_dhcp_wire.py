@@ -1,12 +1,13 @@
 """DHCP packets: bytes to values and back, and what real firmware gets away with."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
 from dhcp_builders import MACHINE_ID, a_discover
 
 from netboot.errors import WireError
-from netboot.wire.dhcp import HEADER_BYTES, Options, build_dhcp, parse_dhcp
+from netboot.wire.dhcp import HEADER_BYTES, DhcpPacket, Options, build_dhcp, message_limit, parse_dhcp
 from netboot.wire.dhcp_options import (
     BOOT_FILE_NAME,
     CLIENT_ARCH,
@@ -14,11 +15,14 @@ from netboot.wire.dhcp_options import (
     DNS_SERVERS,
     HOST_NAME,
     LEASE_TIME,
+    MAX_MESSAGE_BYTES,
     MESSAGE_TYPE,
     REGISTRY,
+    RELAY_AGENT,
     USER_CLASS,
     VENDOR_OPTIONS,
     MessageType,
+    relay_sub_options,
 )
 from netboot.wire.frame import build_udp_frame
 from netboot.wire.pxe import system_uuid
@@ -186,3 +190,87 @@ def test_scapy_reads_our_frame_and_finds_its_checksums_right(payload: bytes) -> 
     theirs = Ether(src=ours.src, dst=ours.dst) / IP(src=str(source), dst=str(destination), id=0, flags="DF")
     theirs = theirs / UDP(sport=67, dport=68) / payload
     assert bytes(theirs) == frame
+
+
+def a_long_packet(option_bytes: int, count: int, **fields: object) -> DhcpPacket:
+    raw = {MESSAGE_TYPE.code: b"\5", **{200 + number: bytes([number]) * option_bytes for number in range(count)}}
+    return DhcpPacket(op=2, xid=1, chaddr=b"\2\0\0\0\0\1", options=Options(raw), **fields)  # type: ignore[arg-type]
+
+
+def test_an_answer_that_is_too_long_goes_to_file_and_sname_and_says_so() -> None:
+    packet = a_long_packet(50, 8)
+    assert len(build_dhcp(packet)) > 548
+    short = build_dhcp(packet, 548)
+    assert len(short) <= 548
+    read = parse_dhcp(short)
+    assert read.options == packet.options
+    assert read.file == read.sname == b""
+    body = short[HEADER_BYTES:]
+    assert bytes([52, 1, 3]) in body
+    assert short[108:109] == bytes([205])  # the least important ones are out there
+    assert short[44:45] == bytes([207])
+
+
+def test_what_finds_no_room_is_left_out_from_the_end_and_a_boot_file_stays() -> None:
+    packet = a_long_packet(50, 8, file=b"bios/core.0")
+    read = parse_dhcp(build_dhcp(packet, 548))
+    assert list(read.options.raw) == [53, 200, 201, 202, 203, 204, 205]
+    assert read.file == b"bios/core.0"
+
+
+def test_the_relays_option_is_last_and_whole_however_long_the_others_are() -> None:
+    packet = a_long_packet(50, 8, sname=b"s", file=b"f")
+    packet = replace(packet, options=Options({RELAY_AGENT.code: b"\1\4port", **packet.options.raw}))
+    data = build_dhcp(packet, 548)
+    assert data.endswith(b"\x52\6\1\4port\xff")
+    assert len(data) <= 548
+    too_long = replace(packet, options=packet.options.with_option(RELAY_AGENT, bytes(500)))
+    assert RELAY_AGENT not in parse_dhcp(build_dhcp(too_long, 548)).options
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit"), [(None, 548), (0, 548), (576, 548), (590, 562), (1260, 1232), (1500, 1472), (65535, 1472)]
+)
+def test_the_size_that_a_client_takes_counts_its_headers_and_has_a_floor(asked: int | None, limit: int) -> None:
+    packet = a_discover()
+    if asked is not None:
+        packet = replace(packet, options=packet.options.with_option(MAX_MESSAGE_BYTES, asked))
+    assert message_limit(packet) == limit
+
+
+def test_options_of_file_are_read_before_those_of_sname_and_after_their_own_place() -> None:
+    data = with_raw_options(
+        bytes([52, 1, 3, 53, 1, 1, 12, 1]), b"a\xff", file=b"\x0c\1b\xff\x0c\1x", sname=b"\x0c\1c\xff"
+    )
+    assert parse_dhcp(data).options.get(HOST_NAME) == "abc"
+
+
+def test_an_overload_inside_an_overloaded_field_leads_nowhere() -> None:
+    packet = parse_dhcp(with_raw_options(bytes([52, 1, 1, 53, 1, 1, 255]), file=b"\x34\1\3\xff", sname=b"\x0c\2pc\xff"))
+    assert packet.options.get(HOST_NAME) is None
+    assert packet.sname == b"\x0c\2pc\xff"
+
+
+def test_a_cut_option_in_an_overloaded_field_is_a_wire_error() -> None:
+    with pytest.raises(WireError, match="cut"):
+        parse_dhcp(with_raw_options(bytes([52, 1, 1, 53, 1, 1, 255]), file=b"\0" * 126 + b"\x0c\2"))
+
+
+def test_pad_and_end_cannot_be_written_as_options() -> None:
+    for code in (0, 255):
+        with pytest.raises(ValueError, match="no option"):
+            build_dhcp(replace(a_discover(), options=Options({code: b"x"})))
+
+
+@pytest.mark.parametrize(
+    ("raw", "found"),
+    [
+        (b"\1\3abc\5\4\n\0\0\0", {1: b"abc", 5: b"\n\0\0\0"}),
+        (b"\1\3ab", {}),
+        (b"\1\1a\2", {1: b"a"}),
+        (b"\1\1a\1\1b", {1: b"a"}),
+        (b"", {}),
+    ],
+)
+def test_sub_options_of_a_relay_are_read_as_far_as_they_are_whole(raw: bytes, found: dict[int, bytes]) -> None:
+    assert relay_sub_options(raw) == found
