@@ -63,7 +63,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         config_file: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Settings file.")] = None,
     ) -> None:
-        """Print what another DHCP server needs so that machines boot from here, with [bold]--mode off[/bold]."""
+        """Print what another DHCP server needs so that machines boot from here without proxyDHCP."""
         from netboot.boot.snippets import Peer, render_snippet
         from netboot.services.interface import find_interface
 
