@@ -23,8 +23,9 @@ from imager.image.store import ImageStore
 from netboot.api.admin import ApplianceFacts, build_admin_app
 from netboot.api.agent import build_agent_app
 from netboot.api.boot_tree import LeasedBootFiles
+from netboot.boot.debian_packages import debian_files
 from netboot.boot.files import BootFiles, BootSettings
-from netboot.boot.grub_images import build_boot_images
+from netboot.boot.grub_images import BootImages, build_boot_images
 from netboot.boot.render import Renderer
 from netboot.boot.selection import select_boot_file
 from netboot.config import Mode, Settings
@@ -169,16 +170,19 @@ async def serve(settings: Settings, say: Say) -> None:
         raise ServiceError("one interface, and mode server or proxy, are all that is served yet")
     interface = find_interface(settings.interface)
     with _only_one(settings):
-        boot_images = build_boot_images(settings.boot, interface.address)
-        log.info("boot programs", rebuilt=boot_images.rebuilt, directory=str(settings.boot))
+        boot_images = build_boot_images(settings.boot, interface.address, debian_files(settings.boot_packages))
+        arches = ["bios", *boot_images.uefi]
+        log.info("boot programs", rebuilt=boot_images.rebuilt, directory=str(settings.boot), made_for=arches)
         appliance = build_appliance(settings, interface.address)
         try:
-            await _run(settings, interface, appliance, say)
+            await _run(settings, interface, appliance, boot_images, say)
         finally:
             await appliance.close()
 
 
-async def _run(settings: Settings, interface: Interface, appliance: Appliance, say: Say) -> None:
+async def _run(
+    settings: Settings, interface: Interface, appliance: Appliance, boot_images: BootImages, say: Say
+) -> None:
     renderer = Renderer()
     files = BootFiles(
         boot_directory=settings.boot,
@@ -192,7 +196,9 @@ async def _run(settings: Settings, interface: Interface, appliance: Appliance, s
 
     def choose_boot(client: BootClient) -> BootFile | Ignored:
         by_proxy = settings.mode is Mode.PROXY
-        return select_boot_file(client, interface.address, settings.http_port, by_proxy=by_proxy)
+        return select_boot_file(
+            client, interface.address, settings.http_port, by_proxy=by_proxy, programs=boot_images.names
+        )
 
     responder: DhcpServer | DhcpProxy
     if settings.mode is Mode.PROXY:

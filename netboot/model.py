@@ -16,17 +16,31 @@ class Ignored:
 
 
 class Firmware(StrEnum):
-    """What is asking for a boot file."""
+    """What is asking for a boot file. How each is told from the others: netboot/dhcp/classify.py."""
 
     BIOS = "bios"
-    """A PXE ROM of a PC, arch 0."""
+    """A PXE ROM of a PC."""
+    UEFI_IA32 = "uefi-ia32"
     UEFI_X64 = "uefi-x64"
-    """UEFI PXE, arch 7 or 9."""
+    UEFI_ARM64 = "uefi-arm64"
+    UEFI_IA32_HTTP = "uefi-ia32-http"
+    """UEFI HTTP boot: fetches a URL (UEFI 2.10, section 24.7)."""
     UEFI_X64_HTTP = "uefi-x64-http"
-    """UEFI HTTP boot, arch 16: fetches a URL (UEFI 2.10, section 24.7)."""
+    UEFI_ARM64_HTTP = "uefi-arm64-http"
     IPXE_BIOS = "ipxe-bios"
-    """iPXE (user class `iPXE`) on BIOS."""
+    """iPXE, in the network card or started by somebody else."""
+    IPXE_UEFI_IA32 = "ipxe-uefi-ia32"
     IPXE_UEFI_X64 = "ipxe-uefi-x64"
+    IPXE_UEFI_ARM64 = "ipxe-uefi-arm64"
+
+    @property
+    def by_http(self) -> bool:
+        """Takes a URL, and an answer with vendor class HTTPClient alone."""
+        return self.value.endswith("-http")
+
+    @property
+    def is_ipxe(self) -> bool:
+        return self.value.startswith("ipxe-")
 
 
 @dataclass(frozen=True, slots=True)

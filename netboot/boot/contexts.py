@@ -99,15 +99,20 @@ class LocalContext(TemplateContext):
     loaders: tuple[str, ...] = field(
         default=(
             "/EFI/debian/shimx64.efi",
+            "/EFI/debian/shimaa64.efi",
             "/EFI/ubuntu/shimx64.efi",
+            "/EFI/ubuntu/shimaa64.efi",
             "/EFI/fedora/shimx64.efi",
             "/EFI/redhat/shimx64.efi",
             "/EFI/rocky/shimx64.efi",
             "/EFI/almalinux/shimx64.efi",
             "/EFI/opensuse/shim.efi",
+            "/EFI/debian/shimia32.efi",
             "/EFI/debian/grubx64.efi",
             "/EFI/Microsoft/Boot/bootmgfw.efi",
             "/EFI/BOOT/BOOTX64.EFI",
+            "/EFI/BOOT/BOOTAA64.EFI",
+            "/EFI/BOOT/BOOTIA32.EFI",
         )
     )
     """UEFI programs to look for, the first found is started. The fallback path comes last: shim's fallback program

@@ -16,17 +16,18 @@ from pathlib import Path
 from netboot.boot import http_image
 from netboot.boot.contexts import AgentContext, BootKind, FirstStageContext, LocalContext, NextBoot
 from netboot.boot.render import Renderer
-from netboot.boot.selection import BIOS_GRUB, UEFI_GRUB, UEFI_SHIM
+from netboot.boot.selection import BIOS_GRUB, UefiArch
 from netboot.model import Ignored
 
 _LONGEST_PATH = 255
 _AGENT = ("agent/vmlinuz", "agent/initrd.img")
 _PRINTABLE = re.compile(r"[!-~]*")
 _MACHINE = re.compile(
-    r"grub/(?:machine-|grub\.cfg-01-)(?P<mac>[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5})(?P<cfg>\.cfg)?", re.IGNORECASE
+    r"grub/(?:machine-|grub\.cfg-01-)(?P<mac>[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5})(?P<arm64>-arm64)?(?P<cfg>\.cfg)?",
+    re.IGNORECASE,
 )
 
-_HTTP_IMAGE = re.compile(r"uefi/http-(?P<mac>[0-9a-f]{2}(?:-[0-9a-f]{2}){5})\.img")
+_HTTP_IMAGE = re.compile(r"uefi/http-(?:(?P<arch>ia32|aa64)-)?(?P<mac>[0-9a-f]{2}(?:-[0-9a-f]{2}){5})\.img")
 
 
 class Transport(StrEnum):
@@ -86,18 +87,18 @@ class BootFiles:
         `on_told` hears (peer, MAC, what the machine is told) each time: for the boot log. It must not block.
         """
         self._files = {
-            BIOS_GRUB: boot_directory / "bios" / "core.0",
-            UEFI_SHIM: boot_directory / "uefi" / "shimx64.efi",
-            UEFI_GRUB: boot_directory / "uefi" / "grub.efi",
-            "uefi/grubx64.efi": boot_directory / "uefi" / "grubx64.efi",
-            # Where shim 16 looks when the DHCP answer named its file in option 67 and left the `file` field empty.
-            "grubx64.efi": boot_directory / "uefi" / "grubx64.efi",
+            BIOS_GRUB: boot_directory / BIOS_GRUB,
             "agent/vmlinuz": agent_directory / "vmlinuz",
             "agent/initrd.img": agent_directory / "initrd.img",
         }
+        for arch in UefiArch:
+            for name in (arch.shim, arch.signed_grub, arch.own_grub):
+                self._files[name] = boot_directory / name
+            # Where shim 16 looks when the DHCP answer named its file in option 67 and left the `file` field empty.
+            self._files[Path(arch.signed_grub).name] = boot_directory / arch.signed_grub
         self._http_images = boot_directory / "http"
         self._making_image = threading.Lock()
-        self._disk_grub = boot_directory / "uefi" / "grubdisk.efi"
+        self._disk_grub = {arch: boot_directory / arch.disk_grub for arch in UefiArch}
         self._renderer = renderer
         self._settings = settings
         self._next_boot = next_boot
@@ -114,19 +115,25 @@ class BootFiles:
         if name == "grub/grub.cfg":
             return _rendered(self._renderer.render_grub(FirstStageContext()))
         if match := _MACHINE.fullmatch(name):
-            return self._machine(match["mac"].lower().replace("-", ":"), request)
+            arch = UefiArch.ARM64 if match["arm64"] else UefiArch.X64
+            return self._machine(match["mac"].lower().replace("-", ":"), request, arch)
         if name == "grub/machine-.cfg":
             return self._machine(request.mac or "", request)
         if match := _HTTP_IMAGE.fullmatch(name):
-            return self._http_image(match["mac"].replace("-", ":"), request)
+            arch = UefiArch(match["arch"] or UefiArch.X64)
+            return self._http_image(match["mac"].replace("-", ":"), arch, request)
         if name not in self._files:
             return Ignored(f"no such file: {name}")
         return _regular_file(self._files[name])
 
-    def _http_image(self, mac: str, request: BootRequest) -> BootContent | Ignored:
+    def _http_image(self, mac: str, arch: UefiArch, request: BootRequest) -> BootContent | Ignored:
         """A volume for this machine, equal for all that do the same: names nobody, so that few are kept."""
-        step = self._step(mac, request)
-        files = {"EFI/BOOT/BOOTX64.EFI": self._files[UEFI_SHIM], "EFI/BOOT/GRUBX64.EFI": self._disk_grub}
+        step = self._step(mac, request, arch)
+        letters = arch.upper()
+        files = {
+            f"EFI/BOOT/BOOT{letters}.EFI": self._files[arch.shim],
+            f"EFI/BOOT/GRUB{letters}.EFI": self._disk_grub[arch],
+        }
         if step.kind is BootKind.LOCAL:
             configuration = self._renderer.render_grub(LocalContext("", ""))
         else:
@@ -151,16 +158,18 @@ class BootFiles:
         except OSError as error:
             return Ignored(f"the volume for UEFI HTTP boot cannot be written: {error}")
 
-    def _step(self, mac: str, request: BootRequest) -> NextBoot:
+    def _step(self, mac: str, request: BootRequest, arch: UefiArch) -> NextBoot:
         step = self._next_boot(mac) if mac else NextBoot(BootKind.LOCAL, reason="this machine did not tell its MAC")
         if step.kind is BootKind.AGENT and any(isinstance(_regular_file(self._files[n]), Ignored) for n in _AGENT):
             step = NextBoot(BootKind.LOCAL, step.machine, "no agent is built")
+        if step.kind is BootKind.AGENT and arch is UefiArch.ARM64:
+            step = NextBoot(BootKind.LOCAL, step.machine, "there is no agent for ARM64")
         if self._on_told is not None:
             self._on_told(str(request.peer), mac, step)
         return step
 
-    def _machine(self, mac: str, request: BootRequest) -> BootContent:
-        step = self._step(mac, request)
+    def _machine(self, mac: str, request: BootRequest, arch: UefiArch = UefiArch.X64) -> BootContent:
+        step = self._step(mac, request, arch)
         if step.kind is BootKind.LOCAL:
             local = LocalContext(step.machine, step.reason, serial=self._settings.serial)
             return _rendered(self._renderer.render_grub(local))

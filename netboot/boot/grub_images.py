@@ -1,18 +1,19 @@
 """The boot programs in one directory: our own GRUB for BIOS and UEFI, Debian's signed shim and GRUB for UEFI.
 
-Runs grub-mkimage. Each file is replaced whole, and all are left alone while what they are made of is unchanged.
+BIOS and UEFI x64 always; UEFI of other architectures when their packages have been fetched (debian_packages.py). Runs
+grub-mkimage. Each file is replaced whole, and all are left alone while what they are made of is unchanged.
 """
 
-import dataclasses
 import hashlib
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from imager.errors import ToolError
 from imager.programs import run
+from netboot.boot.selection import BIOS_GRUB, UefiArch
 from netboot.errors import ServiceError
 
 _COMMON_MODULES = (
@@ -45,8 +46,13 @@ class _OwnGrub:
     modules: tuple[str, ...]
 
 
+_UEFI_MODULES = ("efinet", "efifwsetup", *_COMMON_MODULES)
 _BIOS = _OwnGrub("i386-pc-pxe", "i386-pc", "grub-pc-bin", ("pxe", "biosdisk", "pxechain", *_COMMON_MODULES))
-_UEFI = _OwnGrub("x86_64-efi", "x86_64-efi", "grub-efi-amd64-bin", ("efinet", "efifwsetup", *_COMMON_MODULES))
+_UEFI = {
+    UefiArch.IA32: _OwnGrub("i386-efi", "i386-efi", "grub-efi-ia32-bin", _UEFI_MODULES),
+    UefiArch.X64: _OwnGrub("x86_64-efi", "x86_64-efi", "grub-efi-amd64-bin", _UEFI_MODULES),
+    UefiArch.ARM64: _OwnGrub("arm64-efi", "arm64-efi", "grub-efi-arm64-bin", _UEFI_MODULES),
+}
 
 _STAMP = "made-from"
 
@@ -56,58 +62,81 @@ class DebianFiles:
     """Where Debian's packages put what we need."""
 
     root: Path = Path("/")
+    """Of BIOS, UEFI x64, and grub-mkimage."""
+    others: dict[UefiArch, Path] = field(default_factory=dict)
+    """Roots that packages of other architectures have been unpacked below."""
 
     @property
     def mkimage(self) -> Path:
         return self.root / "usr/bin/grub-mkimage"
 
+    @property
+    def arches(self) -> tuple[UefiArch, ...]:
+        """UEFI x64, and what has been fetched whole."""
+        fetched = [a for a in self.others if all(file.is_file() for file, _ in self.needed_for(a))]
+        return (UefiArch.X64, *fetched)
+
     def modules(self, grub: _OwnGrub) -> Path:
-        return self.root / "usr/lib/grub" / grub.platform
+        return self._root_of(grub) / "usr/lib/grub" / grub.platform
 
     def needed(self) -> tuple[tuple[Path, str], ...]:
-        """Every file that is read, with the package that brings it."""
+        """Every file that must be there, with the package that brings it."""
         return (
             (self.mkimage, "grub-common"),
             (self.modules(_BIOS) / "pxeboot.img", _BIOS.package),
-            *(
-                (self.modules(grub) / name, grub.package)
-                for grub in (_BIOS, _UEFI)
-                for name in ("kernel.img", "moddep.lst", *(f"{module}.mod" for module in grub.modules))
-            ),
-            (self.signed_disk_grub, "grub-efi-amd64-signed"),
-            (self.shim, "shim-signed"),
-            (self.signed_grub, "grub-efi-amd64-signed"),
+            *self._modules_of(_BIOS),
+            *self.needed_for(UefiArch.X64),
         )
 
-    @property
-    def shim(self) -> Path:
-        return self.root / "usr/lib/shim/shimx64.efi.signed"
+    def needed_for(self, arch: UefiArch) -> tuple[tuple[Path, str], ...]:
+        """Every file that UEFI of this architecture needs, with its package."""
+        signed = _UEFI[arch].package.replace("-bin", "-signed")
+        return (
+            *self._modules_of(_UEFI[arch]),
+            (self.signed_disk_grub(arch), signed),
+            (self.shim(arch), "shim-signed"),
+            (self.signed_grub(arch), signed),
+        )
 
-    @property
-    def signed_grub(self) -> Path:
-        return self.root / "usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed"
+    def shim(self, arch: UefiArch) -> Path:
+        return self._root_of(_UEFI[arch]) / f"usr/lib/shim/shim{arch}.efi.signed"
 
-    @property
-    def signed_disk_grub(self) -> Path:
+    def signed_grub(self, arch: UefiArch) -> Path:
+        """Has the network and looks for /grub/grub.cfg at the server of the DHCP ACK."""
+        return self._signed(arch) / f"grubnet{arch}.efi.signed"
+
+    def signed_disk_grub(self, arch: UefiArch) -> Path:
         """Reads its configuration from EFI/debian of the volume that it came from; has no network."""
-        return self.root / "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"
+        return self._signed(arch) / f"grub{arch}.efi.signed"
+
+    def _signed(self, arch: UefiArch) -> Path:
+        grub = _UEFI[arch]
+        return self._root_of(grub) / "usr/lib/grub" / f"{grub.platform}-signed"
+
+    def _root_of(self, grub: _OwnGrub) -> Path:
+        return next((root for arch, root in self.others.items() if _UEFI[arch] is grub), self.root)
+
+    def _modules_of(self, grub: _OwnGrub) -> tuple[tuple[Path, str], ...]:
+        names = ("kernel.img", "moddep.lst", *(f"{module}.mod" for module in grub.modules))
+        return tuple((self.modules(grub) / name, grub.package) for name in names)
 
 
 @dataclass(frozen=True, slots=True)
 class BootImages:
     """The programs in the directory."""
 
-    bios_grub: Path
-    uefi_shim: Path
-    uefi_signed_grub: Path
-    uefi_grub: Path
-    uefi_disk_grub: Path
+    directory: Path
+    names: tuple[str, ...]
+    """Paths below `directory`, which are those in the TFTP tree."""
     rebuilt: bool = False
     """False: they were up to date."""
 
+    uefi: tuple[UefiArch, ...] = ()
+    """UEFI of these architectures."""
+
     @property
     def files(self) -> tuple[Path, ...]:
-        return (self.bios_grub, self.uefi_shim, self.uefi_signed_grub, self.uefi_grub, self.uefi_disk_grub)
+        return tuple(self.directory / name for name in self.names)
 
 
 def build_boot_images(directory: Path, server: IPv4Address, debian: DebianFiles | None = None) -> BootImages:
@@ -120,35 +149,35 @@ def build_boot_images(directory: Path, server: IPv4Address, debian: DebianFiles 
     missing = sorted({package for file, package in debian.needed() if not file.is_file()})
     if missing:
         raise ServiceError(f"boot programs cannot be made: run `apt install {' '.join(missing)}`")
-    images = BootImages(
-        directory / "bios" / "core.0",
-        directory / "uefi" / "shimx64.efi",
-        directory / "uefi" / "grubx64.efi",
-        directory / "uefi" / "grub.efi",
-        directory / "uefi" / "grubdisk.efi",
-    )
+    names = [BIOS_GRUB]
+    for arch in debian.arches:
+        names += [arch.shim, arch.signed_grub, arch.own_grub, arch.disk_grub]
     stamp = directory / _STAMP
     made_from = _made_from(debian, server)
     try:
-        current = stamp.is_file() and stamp.read_text() == made_from and all(file.is_file() for file in images.files)
+        current = stamp.is_file() and stamp.read_text() == made_from
+        current = current and all((directory / name).is_file() for name in names)
         if not current:
             directory.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".making-", dir=directory) as temporary:
                 making = Path(temporary)
-                _make_grub(_BIOS, making / "core.0", server, debian)
-                _make_grub(_UEFI, making / "grub.efi", server, debian)
-                shutil.copyfile(debian.shim, making / "shimx64.efi")
-                shutil.copyfile(debian.signed_grub, making / "grubx64.efi")
-                shutil.copyfile(debian.signed_disk_grub, making / "grubdisk.efi")
+                for name in names:
+                    (making / name).parent.mkdir(exist_ok=True)
+                _make_grub(_BIOS, making / BIOS_GRUB, server, debian)
+                for arch in debian.arches:
+                    _make_grub(_UEFI[arch], making / arch.own_grub, server, debian)
+                    shutil.copyfile(debian.shim(arch), making / arch.shim)
+                    shutil.copyfile(debian.signed_grub(arch), making / arch.signed_grub)
+                    shutil.copyfile(debian.signed_disk_grub(arch), making / arch.disk_grub)
                 (making / "stamp").write_text(made_from)
                 stamp.unlink(missing_ok=True)
-                for file in images.files:
-                    file.parent.mkdir(exist_ok=True)
-                    (making / file.name).replace(file)
+                for name in names:
+                    (directory / name).parent.mkdir(exist_ok=True)
+                    (making / name).replace(directory / name)
                 (making / "stamp").replace(stamp)  # last: without it the next start makes all again
     except OSError as error:
         raise ServiceError(f"boot programs cannot be written: {error}") from error
-    return dataclasses.replace(images, rebuilt=not current)
+    return BootImages(directory, tuple(names), rebuilt=not current, uefi=debian.arches)
 
 
 def _make_grub(grub: _OwnGrub, output: Path, server: IPv4Address, debian: DebianFiles) -> None:
@@ -168,8 +197,11 @@ def _make_grub(grub: _OwnGrub, output: Path, server: IPv4Address, debian: Debian
 
 def _made_from(debian: DebianFiles, server: IPv4Address) -> str:
     """A line for everything that the images depend on."""
-    lines = [f"server {server}", *(" ".join(grub.modules) for grub in (_BIOS, _UEFI))]
-    for file, _package in debian.needed():
+    files = [file for file, _ in debian.needed()]
+    for arch in debian.arches[1:]:
+        files += [file for file, _ in debian.needed_for(arch)]
+    lines = [f"server {server}", *(" ".join(grub.modules) for grub in (_BIOS, *_UEFI.values()))]
+    for file in files:
         status = file.stat()
         lines.append(f"{file} {status.st_size} {status.st_mtime_ns}")
     return hashlib.sha256("\n".join(lines).encode()).hexdigest() + "\n"

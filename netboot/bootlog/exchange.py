@@ -49,7 +49,7 @@ def exchange_of(request: DhcpPacket, arrival: Arrival, outcome: Reply | Ignored)
         match outcome.boot:
             case BootFile(server, name):
                 boot_server, boot_file = str(server), name
-                why = "" if isinstance(client, Ignored) else explain_boot_file(client.firmware)
+                why = "" if isinstance(client, Ignored) else explain_boot_file(client.firmware, name)
             case Ignored(reason):
                 why = outcome.packet.options.get(MESSAGE) or reason
     return Exchange(

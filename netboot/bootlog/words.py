@@ -15,21 +15,7 @@ from netboot.bootlog.events import (
     Told,
 )
 from netboot.bootlog.timeline import BootRecord, Phase, Role, furthest, is_optional_miss, phase_of, role_of, told_files
-
-ARCHS = {
-    0: "BIOS",
-    6: "UEFI IA32",
-    7: "UEFI x64",
-    9: "UEFI x64",
-    10: "UEFI ARM 32-bit",
-    11: "UEFI ARM 64-bit",
-    15: "UEFI IA32 over HTTP",
-    16: "UEFI x64 over HTTP",
-    18: "UEFI ARM 32-bit over HTTP",
-    19: "UEFI ARM 64-bit over HTTP",
-    20: "BIOS over HTTP",
-}
-"""Option 93: IANA's processor architecture types."""
+from netboot.wire.pxe import ARCH_NAMES
 
 _UNITS = ("B", "KB", "MB", "GB")
 
@@ -56,7 +42,7 @@ def shown(text: str) -> str:
 
 
 def arch_words(arch: int) -> str:
-    return "no arch" if arch < 0 else f"{ARCHS.get(arch, 'unknown')} (arch {arch})"
+    return "no arch" if arch < 0 else f"{ARCH_NAMES.get(arch, 'unknown')} (arch {arch})"
 
 
 def bytes_words(count: float) -> str:

@@ -6,7 +6,19 @@ from typing import Annotated
 import typer
 
 from imager.errors import ImagerError, ManifestError, SourceError, TargetError, UnknownImage
-from netboot.cli import agent, casting, config, doctor, images, machines, serve, sessions, tasks, templates
+from netboot.cli import (
+    agent,
+    boot_programs,
+    casting,
+    config,
+    doctor,
+    images,
+    machines,
+    serve,
+    sessions,
+    tasks,
+    templates,
+)
 from netboot.config.mistakes import ConfigError, Mistake
 from netboot.errors import NetbootError, UserError
 
@@ -42,6 +54,7 @@ def roomcast(
 
 serve.register(app)
 agent.register(app)
+boot_programs.register(app)
 images.register(app)
 sessions.register(app)
 tasks.register(app)

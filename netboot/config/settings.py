@@ -122,6 +122,11 @@ class Settings:
         return self.data / "boot"
 
     @property
+    def boot_packages(self) -> Path:
+        """Debian's files for UEFI of other architectures than x64, as far as they have been fetched."""
+        return self.data / "boot-packages"
+
+    @property
     def keys(self) -> Path:
         return self.data / "keys"
 

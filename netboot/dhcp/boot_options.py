@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Address
 
-from netboot.model import BootClient, BootFile, Firmware
+from netboot.model import BootClient, BootFile
 from netboot.wire.dhcp import DhcpPacket, Options
 from netboot.wire.dhcp_options import (
     BOOT_FILE_NAME,
@@ -36,10 +36,9 @@ def boot_options(
         options = options.with_option(TFTP_SERVER_NAME, str(boot.server))
     if BOOT_FILE_NAME.code in asked or not fits:
         options = options.with_option(BOOT_FILE_NAME, boot.name)
-    if client.firmware is Firmware.UEFI_X64_HTTP:
+    if client.firmware.by_http:
         return boot.server, name if fits else b"", options.with_option(VENDOR_CLASS, HTTP_CLIENT)
-    is_ipxe = client.firmware in (Firmware.IPXE_BIOS, Firmware.IPXE_UEFI_X64)
-    if as_proxy or not is_ipxe:
+    if as_proxy or not client.firmware.is_ipxe:
         options = options.with_option(VENDOR_CLASS, PXE_CLIENT)
         options = options.with_option(VENDOR_OPTIONS, build_discovery_control())
         machine_id = request.options.get(CLIENT_MACHINE_ID)

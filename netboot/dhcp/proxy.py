@@ -6,6 +6,7 @@ state, and never answers a client that is not PXE.
 
 from ipaddress import IPv4Address
 
+from netboot.dhcp.answers import answer_packet, order_options
 from netboot.dhcp.boot_options import boot_options
 from netboot.dhcp.classify import classify
 from netboot.dhcp.reply import (
@@ -18,18 +19,17 @@ from netboot.dhcp.reply import (
     Destination,
     Reply,
 )
-from netboot.model import Ignored
+from netboot.model import Firmware, Ignored
 from netboot.wire.dhcp import (
-    BOOTREPLY,
     BOOTREQUEST,
     ETHERNET,
     ETHERNET_ADDRESS_BYTES,
     NO_ADDRESS,
     DhcpPacket,
-    Options,
+    message_limit,
 )
-from netboot.wire.dhcp_options import CLIENT_IDENTIFIER, MESSAGE_TYPE, RELAY_AGENT, SERVER_IDENTIFIER, MessageType
-from netboot.wire.pxe import PXE_PORT
+from netboot.wire.dhcp_options import MESSAGE_TYPE, SERVER_IDENTIFIER, VENDOR_OPTIONS, MessageType
+from netboot.wire.pxe import PXE_PORT, boot_item, build_boot_server_options
 
 
 class DhcpProxy:
@@ -40,18 +40,21 @@ class DhcpProxy:
         self._choose_boot = choose_boot
 
     def respond(self, request: DhcpPacket, arrival: Arrival) -> Reply | Ignored:
-        """OFFER to a DISCOVER on port 67; ACK to a REQUEST or INFORM on port 4011; nothing else."""
+        """OFFER to a DISCOVER on port 67; ACK to a search for a boot server, on port 4011 or by broadcast."""
         if request.op != BOOTREQUEST:
             return Ignored("not a request: op is BOOTREPLY")
         if request.htype != ETHERNET or len(request.chaddr) != ETHERNET_ADDRESS_BYTES:
             return Ignored(f"not Ethernet: hardware type {request.htype}, {len(request.chaddr)} address bytes")
         kind = request.message_type
+        item = boot_item(request.options.raw.get(VENDOR_OPTIONS.code, b""))
         if arrival.local_port == PXE_PORT:
             if kind not in (MessageType.REQUEST, MessageType.INFORM):
                 return Ignored(f"not answered on port 4011: {kind.name if kind else 'BOOTP'}")
             answer = MessageType.ACK
         elif kind is MessageType.DISCOVER:
             answer = MessageType.OFFER
+        elif kind is MessageType.REQUEST and item:
+            answer = MessageType.ACK  # a boot server discovery by broadcast, not a request for an address
         else:
             return Ignored(f"for the network's DHCP server, not for a proxy: {kind.name if kind else 'BOOTP'}")
         client = classify(request)
@@ -61,26 +64,13 @@ class DhcpProxy:
         if isinstance(boot, Ignored):
             return boot
         siaddr, file, more = boot_options(request, client, boot, as_proxy=True)
-        options = Options().with_option(MESSAGE_TYPE, answer).with_option(SERVER_IDENTIFIER, self._server_address)
-        options = Options({**options.raw, **more.raw})
-        identifier = request.options.get(CLIENT_IDENTIFIER)
-        if identifier is not None:
-            options = options.with_option(CLIENT_IDENTIFIER, identifier)  # RFC 6842: echoed
-        relay = request.options.get(RELAY_AGENT)
-        if relay is not None:
-            options = options.with_option(RELAY_AGENT, relay)  # RFC 3046, section 2.2: echoed, and last
-        packet = DhcpPacket(
-            op=BOOTREPLY,
-            xid=request.xid,
-            chaddr=request.chaddr,
-            flags=request.flags,
-            ciaddr=request.ciaddr if answer is MessageType.ACK else NO_ADDRESS,
-            siaddr=siaddr,
-            giaddr=request.giaddr,
-            file=file,
-            options=options,
-        )
-        return Reply(packet, _destination(request, arrival), boot)
+        boot_raw = dict(more.raw)
+        if VENDOR_OPTIONS.code in boot_raw and (item or client.firmware is Firmware.BIOS):
+            boot_raw[VENDOR_OPTIONS.code] = build_boot_server_options(self._server_address, item)
+        required = {MESSAGE_TYPE.code: bytes((answer,)), SERVER_IDENTIFIER.code: self._server_address.packed}
+        options = order_options(request, required, boot_raw, {})
+        packet = answer_packet(request, answer, options, siaddr=siaddr, file=file)
+        return Reply(packet, _destination(request, arrival), boot, message_limit(request))
 
 
 def _destination(request: DhcpPacket, arrival: Arrival) -> Destination:

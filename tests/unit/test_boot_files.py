@@ -280,3 +280,35 @@ def test_uefi_http_boot_without_a_task_gets_a_volume_that_starts_the_disk(tmp_pa
 def test_uefi_http_boot_is_refused_with_a_reason_when_a_program_is_missing(tree: BootFiles) -> None:
     found = tree.open("uefi/http-52-54-00-aa-bb-01.img", REQUEST)
     assert isinstance(found, Ignored) and "grubdisk.efi" in found.reason
+
+
+@pytest.mark.parametrize("name", ["uefi/shimaa64.efi", "uefi/grubaa64.efi", "grubaa64.efi", "uefi/own-grubia32.efi"])
+def test_programs_of_other_architectures_are_served_once_they_are_made(tmp_path: Path, name: str) -> None:
+    tree = make_tree(tmp_path, Desk().next_boot)
+    assert isinstance(tree.open(name, REQUEST), Ignored)
+    (tmp_path / "boot" / "uefi" / Path(name).name).write_bytes(b"program")
+    found = tree.open(name, REQUEST)
+    assert isinstance(found, BootContent) and found.size == len(b"program")
+
+
+def test_arm64_asks_again_and_is_told_its_own_disk_because_there_is_no_agent_for_it(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, Desk().next_boot)
+    first = text(tree.open(f"grub/machine-{MAC}.cfg", REQUEST))
+    again = f"grub/machine-{MAC}-arm64.cfg"
+    assert "-arm64.cfg'\n" in first[first.index('[ "$grub_cpu" = arm64 ]') :]
+    assert first.index("configfile") < first.index("linux $source")
+    local = text(tree.open(again, REQUEST))
+    assert "there is no agent for ARM64" in local and "/EFI/debian/shimaa64.efi" in local
+    assert "vmlinuz" not in local
+
+
+def test_a_volume_for_arm64_has_its_own_programs_and_no_agent(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, Desk().next_boot)
+    for name in ("shimaa64.efi", "grubdiskaa64.efi"):
+        (tmp_path / "boot" / "uefi" / name).write_bytes(name.encode() * 50)
+    found = tree.open(f"uefi/http-aa64-{MAC.replace(':', '-')}.img", REQUEST)
+    assert isinstance(found, BootContent) and isinstance(found.content, Path)
+    volume = found.content.read_bytes()
+    assert b"BOOTAA64EFI" in volume and b"GRUBAA64EFI" in volume and b"shimaa64.efi" * 50 in volume
+    assert b"VMLINUZ" not in volume and b"there is no agent" not in volume
+    assert isinstance(tree.open(f"uefi/http-ia32-{MAC.replace(':', '-')}.img", REQUEST), Ignored)

@@ -6,8 +6,10 @@ import pytest
 
 from netboot.boot import grub_images
 from netboot.boot.grub_images import DebianFiles, build_boot_images
+from netboot.boot.selection import BIOS_GRUB, UefiArch
 from netboot.errors import ServiceError
 
+X64 = UefiArch.X64
 SERVER = IPv4Address("10.77.0.1")
 needs_grub = pytest.mark.skipif(
     not all(file.is_file() for file, _ in DebianFiles().needed()), reason="GRUB's and shim's packages are not installed"
@@ -36,11 +38,13 @@ def debian(tmp_path: Path) -> Iterator[DebianFiles]:
 def test_all_programs_are_made(tmp_path: Path) -> None:
     images = build_boot_images(tmp_path / "boot", SERVER)
     assert images.rebuilt
-    assert images.bios_grub.read_bytes()[:512] != bytes(512)
-    assert b"(tftp,10.77.0.1)/grub" in images.uefi_grub.read_bytes()
-    assert images.uefi_grub.read_bytes()[:2] == b"MZ"
-    assert images.uefi_shim.read_bytes() == DebianFiles().shim.read_bytes()
-    assert images.uefi_signed_grub.read_bytes() == DebianFiles().signed_grub.read_bytes()
+    assert images.uefi == (X64,)
+    assert set(images.names) == {BIOS_GRUB, X64.shim, X64.signed_grub, X64.own_grub, X64.disk_grub}
+    assert (tmp_path / "boot" / BIOS_GRUB).read_bytes()[:512] != bytes(512)
+    own = (tmp_path / "boot" / X64.own_grub).read_bytes()
+    assert own[:2] == b"MZ" and b"(tftp,10.77.0.1)/grub" in own
+    assert (tmp_path / "boot" / X64.shim).read_bytes() == DebianFiles().shim(X64).read_bytes()
+    assert (tmp_path / "boot" / X64.signed_grub).read_bytes() == DebianFiles().signed_grub(X64).read_bytes()
     assert sorted(p.name for p in (tmp_path / "boot").iterdir()) == ["bios", "made-from", "uefi"]
 
 
@@ -58,24 +62,25 @@ def test_another_server_address_makes_them_again(tmp_path: Path) -> None:
     build_boot_images(tmp_path, SERVER)
     images = build_boot_images(tmp_path, IPv4Address("10.77.0.2"))
     assert images.rebuilt
-    assert b"(tftp,10.77.0.2)/grub" in images.uefi_grub.read_bytes()
+    assert b"(tftp,10.77.0.2)/grub" in (tmp_path / X64.own_grub).read_bytes()
 
 
 @needs_grub
 def test_a_newer_package_makes_them_again(tmp_path: Path, debian: DebianFiles) -> None:
     build_boot_images(tmp_path / "boot", SERVER, debian)
     assert not build_boot_images(tmp_path / "boot", SERVER, debian).rebuilt
-    debian.shim.unlink()
-    debian.shim.write_bytes(b"a newer shim")
-    images = build_boot_images(tmp_path / "boot", SERVER, debian)
-    assert images.rebuilt and images.uefi_shim.read_bytes() == b"a newer shim"
+    debian.shim(X64).unlink()
+    debian.shim(X64).write_bytes(b"a newer shim")
+    assert build_boot_images(tmp_path / "boot", SERVER, debian).rebuilt
+    assert (tmp_path / "boot" / X64.shim).read_bytes() == b"a newer shim"
 
 
 @needs_grub
 def test_a_program_that_was_lost_is_made_again(tmp_path: Path) -> None:
-    build_boot_images(tmp_path, SERVER).bios_grub.unlink()
-    images = build_boot_images(tmp_path, SERVER)
-    assert images.rebuilt and images.bios_grub.is_file()
+    build_boot_images(tmp_path, SERVER)
+    (tmp_path / BIOS_GRUB).unlink()
+    assert build_boot_images(tmp_path, SERVER).rebuilt
+    assert (tmp_path / BIOS_GRUB).is_file()
 
 
 @needs_grub
@@ -121,5 +126,5 @@ def test_a_directory_that_cannot_be_written_is_a_service_error(tmp_path: Path) -
 
 
 def test_every_module_is_named_once() -> None:
-    for grub in (grub_images._BIOS, grub_images._UEFI):
+    for grub in (grub_images._BIOS, *grub_images._UEFI.values()):
         assert len(set(grub.modules)) == len(grub.modules)

@@ -20,13 +20,16 @@ from dhcp_builders import (
 from netboot.dhcp.proxy import DhcpProxy
 from netboot.dhcp.reply import Delivery, Destination
 from netboot.wire.dhcp_options import (
+    CLIENT_IDENTIFIER,
     CLIENT_MACHINE_ID,
     LEASE_TIME,
+    RELAY_AGENT,
     SERVER_IDENTIFIER,
     VENDOR_CLASS,
     VENDOR_OPTIONS,
     MessageType,
 )
+from netboot.wire.pxe import vendor_sub_options
 
 PROXY = DhcpProxy(SERVER, choose_by_firmware)
 
@@ -42,9 +45,39 @@ def test_a_pxe_client_gets_an_offer_without_an_address(arch: int, ipxe: bool) ->
     assert packet.file == (b"uefi/shimx64.efi" if arch else b"bios/core.0")
     assert packet.options.get(SERVER_IDENTIFIER) == SERVER
     assert packet.options.get(VENDOR_CLASS) == "PXEClient"
-    assert packet.options.get(VENDOR_OPTIONS) == bytes.fromhex("060108ff")
+    assert vendor_sub_options(packet.options.raw[43])[6][0] & 0x08  # take the file of this packet
     assert packet.options.get(CLIENT_MACHINE_ID) == MACHINE_ID
     assert reply.destination == Destination(Delivery.BROADCAST, BROADCAST, 68)
+
+
+def test_a_bios_rom_is_told_of_one_boot_server_and_of_a_menu_that_is_not_shown() -> None:
+    inside = vendor_sub_options(reply_to(PROXY, a_discover(0)).packet.options.raw[43])
+    assert inside[6] == b"\x0b"  # no broadcast, no multicast, no search at all
+    assert inside[8] == b"\x80\0\1" + SERVER.packed
+    assert inside[9] == b"\x80\0\x08Roomcast"
+    assert inside[10] == b"\0Roomcast"  # at once
+    assert reply_to(PROXY, a_discover(7)).packet.options.get(VENDOR_OPTIONS) == bytes.fromhex("060108ff")
+
+
+@pytest.mark.parametrize(("port", "source"), [(4011, NETWORK[50]), (67, IPv4Address(0))])
+def test_the_boot_server_that_a_rom_chose_is_echoed(port: int, source: IPv4Address) -> None:
+    chosen = (VENDOR_OPTIONS, bytes.fromhex("470480000000ff"))
+    reply = reply_to(
+        PROXY, a_packet(MessageType.REQUEST, chosen, *pxe_options(0)), an_arrival(source=source, local_port=port)
+    )
+    assert reply.packet.message_type is MessageType.ACK
+    assert vendor_sub_options(reply.packet.options.raw[43])[71] == bytes.fromhex("80000000")
+    assert reply.packet.file == b"bios/core.0"
+
+
+def test_the_proxys_answer_fits_and_carries_its_echoes() -> None:
+    request = a_packet(
+        MessageType.DISCOVER, (CLIENT_IDENTIFIER, b"\1abc"), (RELAY_AGENT, b"\1\1x"), *pxe_options(0), giaddr=NETWORK[2]
+    )
+    reply = reply_to(PROXY, request)
+    assert reply.packet.options.get(CLIENT_IDENTIFIER) == b"\1abc"
+    assert list(reply.packet.options.raw)[-1] == 82
+    assert len(reply.build()) <= 548
 
 
 @pytest.mark.parametrize("kind", [MessageType.REQUEST, MessageType.INFORM])
@@ -62,7 +95,7 @@ def test_a_request_on_4011_is_acknowledged_to_where_it_came_from(kind: MessageTy
     ("packet", "port", "reason"),
     [
         (a_discover(), 67, "not a boot client"),
-        (a_discover(11), 67, "arch 11 is not served"),
+        (a_discover(10), 67, "arch 10 is not served"),
         (a_discover(7, ipxe=True), 67, "no file for"),
         (a_packet(MessageType.REQUEST, *pxe_options(0)), 67, "for the network's DHCP server"),
         (a_packet(None), 67, "for the network's DHCP server"),

@@ -18,16 +18,18 @@ from dhcp_builders import (
     an_arrival,
     an_init_reboot,
     lease_address,
+    pxe_options,
     reason_of,
     reply_to,
 )
 
 from netboot.dhcp.leases import Lease, LeaseState, LeaseTable
 from netboot.dhcp.places import DECLINED_S
-from netboot.dhcp.reply import Delivery, Destination
+from netboot.dhcp.reply import Delivery, Destination, Reply
 from netboot.dhcp.server import OFFER_S, DhcpServer
 from netboot.dhcp.subnets import Pool, ServerConfig, Subnet
 from netboot.model import BootFile, Ignored
+from netboot.wire.dhcp import parse_dhcp
 from netboot.wire.dhcp_options import (
     BOOT_FILE_NAME,
     BROADCAST_ADDRESS,
@@ -37,6 +39,7 @@ from netboot.wire.dhcp_options import (
     DOMAIN_NAME,
     HOST_NAME,
     LEASE_TIME,
+    MAX_MESSAGE_BYTES,
     MESSAGE,
     PARAMETER_LIST,
     REBINDING_TIME,
@@ -447,3 +450,58 @@ def test_flood_of_discovers_on_a_large_full_pool_looks_at_few_addresses_each() -
         assert not isinstance(answer, Ignored)
     assert leases.walks == 1  # when the server starts
     assert leases.looks <= flood * 8
+
+
+def codes_of(reply: Reply) -> list[int]:
+    return list(reply.packet.options.raw)
+
+
+def test_what_a_client_asks_for_comes_in_its_order_after_what_must_be_there() -> None:
+    server = a_server(routers=(SERVER,), dns_servers=(SERVER,), domain="lab.test", options={42: SERVER.packed})
+    asked = a_packet(MessageType.DISCOVER, (PARAMETER_LIST, (42, 15, 3, 1, 99)))
+    codes = codes_of(reply_to(server, asked))
+    assert codes[:4] == [53, 54, 51, 1]
+    assert codes[4:7] == [42, 15, 3]
+    assert set(codes[7:]) == {6, 28, 58, 59}
+
+
+def test_what_firmware_needs_goes_before_what_it_asks_for() -> None:
+    server = a_server(routers=(SERVER,), options={66: b"elsewhere", 67: b"another"})
+    asked = a_packet(MessageType.DISCOVER, *pxe_options(0), (PARAMETER_LIST, (3, 66, 67, 43, 60)))
+    reply = reply_to(server, asked)
+    assert codes_of(reply).index(3) > max(codes_of(reply).index(code) for code in (60, 43, 97, 66, 67))
+    assert reply.packet.options.get(BOOT_FILE_NAME) == "bios/core.0"  # not what is configured for others
+
+
+@pytest.mark.parametrize("arch", [None, 0, 7])
+def test_an_answer_is_as_short_as_its_client_wants_and_keeps_what_matters(arch: int | None) -> None:
+    server = a_server(routers=(SERVER,), dns_servers=(SERVER,), options={200 + n: bytes(60) for n in range(20)})
+    for size in (None, 576, 700, 1500):
+        options = list(pxe_options(arch)) if arch is not None else []
+        if size is not None:
+            options.append((MAX_MESSAGE_BYTES, size))
+        reply = reply_to(server, a_packet(MessageType.DISCOVER, *options, (RELAY_AGENT, bytes(100)), giaddr=NETWORK[2]))
+        data = reply.build()
+        assert len(data) <= (size or 576) - 28
+        read = parse_dhcp(data)
+        assert {53, 54, 51, 1, 3, 6, 82} <= set(read.options.raw)
+        if arch is not None:
+            assert {60, 43, 97} <= set(read.options.raw)
+            assert read.file == reply.packet.file != b""
+
+
+def test_a_nak_echoes_the_client_identifier_too() -> None:
+    nak = reply_to(a_server(), a_packet(MessageType.REQUEST, (CLIENT_IDENTIFIER, b"\1abc"), ciaddr=NETWORK[100]))
+    assert nak.packet.message_type is MessageType.NAK
+    assert nak.packet.options.get(CLIENT_IDENTIFIER) == b"\1abc"
+
+
+def test_addresses_are_given_away_in_the_order_of_the_specification() -> None:
+    server = a_server(first=100, last=102)
+    first, second = lease_address(server, now=1000), lease_address(server, OTHER_MAC, now=1100)
+    reply_to(server, a_renewal(first), an_arrival(1001))
+    reply_to(server, a_renewal(second, mac=OTHER_MAC), an_arrival(1101))
+    late = 99_000.0
+    third = "52:54:00:00:00:03"
+    assert lease_address(server, third, late) == NETWORK[102]  # never used
+    assert reply_to(server, a_discover(wished=second), an_arrival(late)).packet.yiaddr == first  # the last one it had
