@@ -30,6 +30,7 @@ from netboot.boot.render import Renderer
 from netboot.boot.selection import select_boot_file
 from netboot.config import Mode, Settings
 from netboot.deployment.agents import Agents
+from netboot.deployment.boot_log import BootHistory
 from netboot.deployment.captures import Captures
 from netboot.deployment.cast_events import CastEvents
 from netboot.deployment.images import Images
@@ -87,6 +88,7 @@ class Appliance:
     next_boots: NextBoots
     cast_events: CastEvents
     boot_log: BootRecorder
+    boot_history: BootHistory
     public_key: bytes
     """Signs manifests: 32 raw bytes."""
 
@@ -159,6 +161,7 @@ def build_appliance(settings: Settings, address: IPv4Address, clock: Clock | Non
         next_boots=NextBoots(machines, sessions),
         cast_events=CastEvents(database, sessions, board, changes, outcomes, clock),
         boot_log=boot_log,
+        boot_history=BootHistory(database, machines, BootRepository(database), boot_log),
         public_key=public_key_bytes(key),
     )
 
@@ -257,6 +260,7 @@ async def _run(
                     renderer,
                     settings.max_wait_s,
                     ApplianceFacts(settings.interface, str(interface.address), str(settings.mode), counters),
+                    appliance.boot_history,
                 )
                 open_files = raise_open_files()
                 agent_app, limits = build_agent_app(appliance.agents, tree), other_limits(open_files)

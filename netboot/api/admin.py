@@ -15,6 +15,7 @@ from fastapi import Path as PathParameter
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from netboot.api.bodies import add_error_handlers
+from netboot.api.boot_log import add_boot_log
 from netboot.api.inventory import check_device
 from netboot.api.requests import (
     CaptureRequest,
@@ -29,6 +30,7 @@ from netboot.api.requests import (
     VerifyRequest,
 )
 from netboot.boot.render import Renderer
+from netboot.deployment.boot_log import BootHistory
 from netboot.deployment.library import Library
 from netboot.deployment.live import Changes
 from netboot.deployment.orders import DeployOrder, Orders
@@ -66,10 +68,13 @@ def build_admin_app(
     renderer: Renderer,
     max_wait_s: float,
     facts: ApplianceFacts,
+    boots: BootHistory | None = None,
 ) -> FastAPI:
     """The app; it holds no state of its own. `max_wait_s`: of a deployment that names none."""
     app = FastAPI(title="Roomcast", version="1", docs_url=None, redoc_url=None)
     add_error_handlers(app)
+    if boots is not None:
+        add_boot_log(app, boots)
 
     @app.get("/healthz", tags=["appliance"])
     async def health() -> dict[str, str]:

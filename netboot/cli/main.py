@@ -8,6 +8,7 @@ import typer
 from imager.errors import ImagerError, ManifestError, SourceError, TargetError, UnknownImage
 from netboot.cli import (
     agent,
+    boot,
     boot_programs,
     casting,
     config,
@@ -54,6 +55,7 @@ def roomcast(
 
 serve.register(app)
 agent.register(app)
+boot.register(app)
 boot_programs.register(app)
 images.register(app)
 sessions.register(app)

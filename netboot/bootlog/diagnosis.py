@@ -1,0 +1,285 @@
+"""What goes wrong in a boot, in words, each with what to do next. Pure: rules over a timeline and the time of now."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from netboot.bootlog.events import Agent, AgentStep, Configured, Entry, Exchange, Fetch, FetchState, Registered, Told
+from netboot.bootlog.timeline import BootRecord, Phase, Role, attempt_of, furthest, role_of, told_files
+from netboot.bootlog.words import arch_words, bytes_words, is_size_question, last_block, shown
+
+OFFER_WAIT_S = 10.0
+"""A firmware takes an offer within 4 s (PXE 2.1, section 2.2.3)."""
+PROGRAM_WAIT_S = 15.0
+AGENT_WAIT_S = 90.0
+LOOP_BOOTS = 3
+LOOP_GAP_S = 600.0
+MANY_NAKS = 3
+
+
+class Severity(StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One thing that is wrong."""
+
+    code: str
+    severity: Severity
+    text: str
+    next_step: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Story:
+    boot: BootRecord
+    earlier: Sequence[BootRecord]
+    now: float
+    told: set[str]
+    reached: Phase
+
+    @property
+    def quiet_s(self) -> float:
+        """Since its last event; until its next boot when there was one."""
+        return (self.now if self.boot.next_s is None else self.boot.next_s) - self.boot.last_s
+
+    @property
+    def over(self) -> bool:
+        return self.boot.next_s is not None
+
+    def exchanges(self) -> list[tuple[Entry, Exchange]]:
+        return [(e, e.event) for e in self.boot.entries if isinstance(e.event, Exchange) and e.event.is_firmware]
+
+    def fetches(self) -> list[Fetch]:
+        return [e.event for e in self.boot.entries if isinstance(e.event, Fetch)]
+
+    def is_uefi(self) -> bool:
+        return any(exchange.arch not in (-1, 0, 20) for _, exchange in self.exchanges())
+
+
+def diagnose(boot: BootRecord, now: float, earlier: Sequence[BootRecord] = ()) -> list[Diagnosis]:
+    """What is wrong with a boot. `earlier`: the machine's boots before it, the oldest first."""
+    story = _Story(boot, earlier, now, told_files(boot.entries), furthest(boot))
+    return [found for rule in _RULES if (found := rule(story)) is not None]
+
+
+def _not_answered(story: _Story) -> Diagnosis | None:
+    """The pool is empty, the arch is not served, the packet came by a relay that we do not know..."""
+    asked = [exchange for _, exchange in story.exchanges() if exchange.message == "DISCOVER"]
+    if not asked or story.reached > Phase.ADDRESSED:
+        return None
+    last = asked[-1]
+    if not last.answer and last.why.startswith("pool exhausted"):
+        return Diagnosis(
+            "pool-exhausted", Severity.ERROR, shown(last.why), "widen the pool (--pool), or shorten leases"
+        )
+    if last.boot_file or (last.answer and not last.why):
+        return None
+    if not last.answer and last.why.startswith(("took another", "RELEASE")):
+        return None
+    code = "arch-unsupported" if "arch" in last.why else "no-answer" if not last.answer else "no-boot-file"
+    text = f"it asked as {arch_words(last.arch)} and was told no boot file: {shown(last.why)}"
+    return Diagnosis(
+        code, Severity.ERROR, text, "choose another network boot in the firmware's setup, or see the reason"
+    )
+
+
+def _never_asked(story: _Story) -> Diagnosis | None:
+    exchanges = story.exchanges()
+    offers = sum(entry.count for entry, exchange in exchanges if exchange.answer == "OFFER")
+    asked = any(exchange.message in ("REQUEST", "INFORM") for _, exchange in exchanges)
+    if not offers or asked or story.reached > Phase.OFFERED or (story.quiet_s < OFFER_WAIT_S and not story.over):
+        return None
+    return Diagnosis(
+        "offer-not-taken",
+        Severity.ERROR,
+        f"it was offered to {offers} times and never asked for what was offered: the OFFER does not reach it, or it "
+        "waits for another server's",
+        "let the switch port forward at once (STP portfast), check VLAN and firewall (UDP 68), and other DHCP servers",
+    )
+
+
+def _other_server(story: _Story) -> Diagnosis | None:
+    ours = any(exchange.answer == "OFFER" and exchange.address for _, exchange in story.exchanges())
+    taken = [x for _, x in story.exchanges() if x.message == "REQUEST" and x.server and not x.answer]
+    if not ours or not taken:
+        return None
+    severity = Severity.NOTE if story.reached >= Phase.PROGRAM else Severity.ERROR
+    return Diagnosis(
+        "other-server",
+        severity,
+        f"it took the offer of another DHCP server: {taken[-1].server}",
+        f"switch off the DHCP server at {taken[-1].server}, or run `roomcast serve --mode proxy` beside it",
+    )
+
+
+def _naks(story: _Story) -> Diagnosis | None:
+    naks = 0
+    for entry, exchange in story.exchanges():
+        naks = naks + entry.count if exchange.answer == "NAK" else 0 if exchange.answer == "ACK" else naks
+    if naks < MANY_NAKS:
+        return None
+    why = next(shown(x.why) for _, x in reversed(story.exchanges()) if x.answer == "NAK")
+    text = f"its request for an address was refused {naks} times: {why}"
+    return Diagnosis(
+        "nak-loop", Severity.ERROR, text, "look for a second DHCP server that offers addresses of this network"
+    )
+
+
+def _stopped(story: _Story) -> Diagnosis | None:
+    fetches = story.fetches()
+    if not fetches or fetches[-1].state is not FetchState.FAILED or is_size_question(fetches[-1]):
+        return None
+    last = fetches[-1]
+    name, last_one = shown(last.path), last_block(last)
+    if last.transport != "tftp" or not last.block_bytes:
+        text = f"HTTP stopped after {bytes_words(last.sent)} of {bytes_words(last.size)} of {name}: {shown(last.why)}"
+        return Diagnosis("http-stopped", Severity.ERROR, text, "check cable and switch port; boot it again")
+    if last.why.startswith("the client ended it"):
+        text = f"the machine ended TFTP of {name} after block {last.blocks} of {last_one}: {shown(last.why)}"
+        return Diagnosis("tftp-ended", Severity.ERROR, text, "its own message says why; its memory may be too small")
+    text = f"TFTP stops after block {last.blocks} of {last_one} of {name} ({last.block_bytes} bytes each)"
+    if last.blocks == 0 and "never" in last.why:
+        hint = "our answer comes from another port than 69: let firewalls on the way pass it (nf_conntrack_tftp)"
+    elif last.blocks == 0:
+        hint = "small packets pass and full ones do not: the MTU on the way is smaller than ours (VLAN, tunnel, switch)"
+    else:
+        hint = "check cable, duplex and switch port; then the MTU and firewalls on the way"
+    return Diagnosis("tftp-stopped", Severity.ERROR, text, hint)
+
+
+def _no_such_path(story: _Story) -> Diagnosis | None:
+    refused = [f for f in story.fetches() if f.state is FetchState.REFUSED and role_of(f.path) is not Role.OPTIONAL]
+    if not refused or story.reached >= Phase.PROGRAM:
+        return None
+    last = refused[-1]
+    return Diagnosis(
+        "no-such-file",
+        Severity.ERROR,
+        f"it asked by {last.transport.upper()} for {shown(last.path)}: {shown(last.why)}",
+        "another DHCP server names this file: take options 66 and 67 (next-server, filename) out of it",
+    )
+
+
+def _program_alone(story: _Story) -> Diagnosis | None:
+    """The boot program came whole, and nothing was heard of it."""
+    index = next(
+        (
+            number
+            for number, entry in reversed(list(enumerate(story.boot.entries)))
+            if isinstance(entry.event, Fetch)
+            and entry.event.state is FetchState.DONE
+            and role_of(entry.event.path, story.told) is Role.PROGRAM
+        ),
+        None,
+    )
+    if index is None or story.reached >= Phase.SECOND:
+        return None
+    after = story.boot.entries[index + 1 :]
+    if any(isinstance(e.event, Fetch | Configured | Registered) for e in after):
+        return None
+    asks_again = story.over or any(isinstance(e.event, Exchange) and e.event.is_firmware for e in after)
+    if not asks_again and story.quiet_s < PROGRAM_WAIT_S:
+        return None
+    event = story.boot.entries[index].event
+    assert isinstance(event, Fetch)
+    name = shown(event.path)
+    if story.is_uefi():
+        then = "and asked again" if asks_again else "and nothing of it was heard since"
+        return Diagnosis(
+            "secure-boot-refused",
+            Severity.ERROR,
+            f"it fetched {name} whole {then}: most likely Secure Boot refused it",
+            "serve the signed chain (shim), or allow the Microsoft UEFI CA in its setup, or turn Secure Boot off",
+        )
+    return Diagnosis(
+        "program-silent",
+        Severity.ERROR,
+        f"it fetched {name} whole, and GRUB never asked for its configuration",
+        "GRUB may not know its network card's ROM: update the firmware, or boot by UEFI",
+    )
+
+
+def _grub_alone(story: _Story) -> Diagnosis | None:
+    if story.reached is not Phase.SECOND or (story.quiet_s < PROGRAM_WAIT_S and not story.over):
+        return None
+    return Diagnosis(
+        "grub-unconfigured",
+        Severity.ERROR,
+        "GRUB came, and never asked for the configuration of this machine",
+        "beside another DHCP server GRUB must be told our address: check options 66 and 67 there, and UDP 69",
+    )
+
+
+def _kernel_alone(story: _Story) -> Diagnosis | None:
+    if story.reached is not Phase.KERNEL or (story.quiet_s < PROGRAM_WAIT_S and not story.over):
+        return None
+    if story.fetches()[-1].state in (FetchState.RUNNING, FetchState.FAILED):
+        return None
+    cause = "most likely Secure Boot refused the kernel" if story.is_uefi() else "GRUB could not load the kernel"
+    text = f"the kernel came whole, the initramfs was never asked for: {cause}"
+    return Diagnosis(
+        "kernel-refused", Severity.ERROR, text, "build the agent again (roomcast agent build); read its screen"
+    )
+
+
+def _agent_missing(story: _Story) -> Diagnosis | None:
+    if story.reached is not Phase.INITRAMFS or (story.quiet_s < AGENT_WAIT_S and not story.over):
+        return None
+    had_dhcp = any(isinstance(e.event, Exchange) and not e.event.is_firmware for e in story.boot.entries)
+    if had_dhcp:
+        text = "the agent started and took an address, and never registered"
+        return Diagnosis("agent-silent", Severity.ERROR, text, "let TCP to the appliance's HTTP port pass")
+    text = "kernel and initramfs were loaded, and the agent never registered"
+    hint = "it may have too little memory (512 MB are needed), or a network card without a driver: read its screen"
+    return Diagnosis("agent-missing", Severity.ERROR, text, hint)
+
+
+def _agent_says(story: _Story) -> Diagnosis | None:
+    words = [e.event for e in story.boot.entries if isinstance(e.event, Agent | Registered)]
+    match words[-1] if words else None:
+        case Registered(refused=why) if why:
+            return Diagnosis("agent-refused", Severity.ERROR, f"the agent was refused: {shown(why)}", "boot it again")
+        case Agent(step=AgentStep.FAILED, task=task, why=why):
+            text = f"{shown(task)} failed: {shown(why)}"
+            return Diagnosis("task-failed", Severity.ERROR, text, "mend the cause and give the task again")
+        case Agent(step=AgentStep.WAITS):
+            text = "the agent runs and waits for a task"
+            return Diagnosis("agent-waits", Severity.NOTE, text, "give it one: roomcast deploy IMAGE --to MACHINE")
+    return None
+
+
+def _loop(story: _Story) -> Diagnosis | None:
+    count, next_one = 1, story.boot
+    for boot in reversed(story.earlier):
+        if furthest(boot) != story.reached or next_one.started_s - boot.started_s > LOOP_GAP_S:
+            break
+        count, next_one = count + 1, boot
+    if count < LOOP_BOOTS:
+        return None
+    is_local = any(isinstance(e.event, Configured) and e.event.told is Told.LOCAL for e in story.boot.entries)
+    next_step = "its own disk does not start: check its boot order and its disk" if is_local else "see the cause above"
+    return Diagnosis("loop", Severity.WARNING, f"it boots in a loop: {count} times, each as far as this", next_step)
+
+
+def _other_firmware(story: _Story) -> Diagnosis | None:
+    now, before = story.exchanges(), [x for boot in story.earlier[-1:] for x in _firmware(boot)]
+    if not now or not before or attempt_of(now[0][1]) != attempt_of(before[0]) or now[0][1].arch == before[0].arch:
+        return None
+    text = f"it asks as {arch_words(now[0][1].arch)}, and asked as {arch_words(before[0].arch)} the last time"
+    return Diagnosis(
+        "arch-changed", Severity.WARNING, text, "its setup was changed (CSM, Legacy): its disk may not start"
+    )
+
+
+def _firmware(boot: BootRecord) -> list[Exchange]:
+    return [e.event for e in boot.entries if isinstance(e.event, Exchange) and e.event.is_firmware]
+
+
+_RULES: tuple[Callable[[_Story], Diagnosis | None], ...] = (
+    _not_answered, _never_asked, _other_server, _naks, _stopped, _no_such_path, _program_alone, _grub_alone,
+    _kernel_alone, _agent_missing, _agent_says, _loop, _other_firmware,
+)  # fmt: skip

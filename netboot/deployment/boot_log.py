@@ -1,0 +1,60 @@
+"""The boot log as it is shown: a machine found by any of its names, its boots in words, what is wrong with them."""
+
+import dataclasses
+from typing import Any
+
+from netboot.bootlog.diagnosis import diagnose
+from netboot.bootlog.documents import boot_document
+from netboot.bootlog.events import parse_mac
+from netboot.bootlog.timeline import BootRecord
+from netboot.bootlog.words import firmware_of, lines_of, shown, summary_of
+from netboot.errors import UnknownError
+from netboot.persistence.boot_log import BootRepository
+from netboot.persistence.database import Database
+from netboot.persistence.machines import MachineRepository
+from netboot.services.boot_log import BootRecorder
+
+
+class BootHistory:
+    """Reads; changes nothing."""
+
+    def __init__(
+        self, database: Database, machines: MachineRepository, repository: BootRepository, recorder: BootRecorder
+    ) -> None:
+        self._database = database
+        self._machines = machines
+        self._repository = repository
+        self.recorder = recorder
+
+    async def macs(self, name: str) -> set[str]:
+        """The MACs of a machine by its name, a MAC in any spelling, or its address. Raises UnknownError."""
+        mac = parse_mac(name)
+        try:
+            machine = await self._database.run(self._machines.find, mac or name)
+        except UnknownError:
+            mac = mac or self.recorder.mac_at(name)
+            if mac is None:
+                raise UnknownError(
+                    f"no machine {shown(name)}: name it by its MAC, or see `roomcast machine list`"
+                ) from None
+            return {mac}
+        return {machine.inventory.boot_mac, *(nic.mac for nic in machine.inventory.nics)}
+
+    async def boots(self, macs: set[str], count: int = 1) -> list[dict[str, Any]]:
+        """The last boots, the oldest first, as JSON can tell them."""
+        kept = await self._database.run(self._repository.boots, macs)
+        live = [boot for mac in macs for boot in self.recorder.boots(mac)]
+        by_start = {(boot.mac, round(boot.started_s * 1000)): boot for boot in (*kept, *live)}
+        boots = sorted(by_start.values(), key=lambda boot: boot.started_s)
+        first = max(0, len(boots) - count)
+        return [self._view(boots[i], boots[:i]) for i in range(first, len(boots))]
+
+    def _view(self, boot: BootRecord, earlier: list[BootRecord]) -> dict[str, Any]:
+        found = diagnose(boot, self.recorder.now_s, earlier)
+        return {
+            **boot_document(boot),
+            "firmware": firmware_of(boot),
+            "summary": summary_of(boot),
+            "lines": [dataclasses.asdict(line) for line in lines_of(boot)],
+            "diagnoses": [dataclasses.asdict(diagnosis) for diagnosis in found],
+        }
