@@ -15,7 +15,6 @@ import time
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from netboot.doctor.capture import DHCP_ANSWERS, Capture
 from netboot.doctor.offers import ROWS, Answer, Asked, Offer, Row
 from netboot.doctor.packets import (
     ACK,
@@ -27,6 +26,7 @@ from netboot.doctor.packets import (
     read_frame,
     read_payload,
 )
+from netboot.services.capture import DHCP_ANSWERS, Capture
 from netboot.services.interface import Interface
 
 SERVER_PORT = 67

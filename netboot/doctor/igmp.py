@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from netboot.doctor.capture import IGMP, Capture
 from netboot.doctor.findings import Finding, Notes
 from netboot.doctor.subject import Subject
+from netboot.services.capture import IGMP, Capture
 from netboot.services.interface import Interface
 
 QUERY = 0x11

@@ -93,7 +93,9 @@ class DhcpService:
         journal: LeaseJournal | None = None,
         counters: PacketCounters | None = None,
         on_exchange: OnExchange | None = None,
+        ports: tuple[int, ...] | None = None,
     ) -> None:
+        """`ports`: those that the responder answers on, when it is neither DhcpServer nor DhcpProxy."""
         self._interface = interface
         self._responder = responder
         self._clock = clock or LeaseClock()
@@ -101,7 +103,8 @@ class DhcpService:
         self._journal = journal
         self.counters = counters or PacketCounters()
         self._on_exchange = on_exchange
-        ports = (SERVER_PORT, PXE_PORT) if isinstance(responder, DhcpProxy) else (SERVER_PORT,)
+        if ports is None:
+            ports = (SERVER_PORT, PXE_PORT) if isinstance(responder, DhcpProxy) else (SERVER_PORT,)
         self._sockets = DhcpSockets(interface, ports)
         self._probing = responder if isinstance(responder, ProbingResponder) else None
         self._probes = AddressProbes(interface) if self._probing else None
@@ -123,6 +126,13 @@ class DhcpService:
             except BaseException:
                 self._sockets.close()
                 raise
+
+    def replace(self, responder: Responder) -> None:
+        """Ask this one from now on; it must be of the same kind. What waits for a probe is answered by it too."""
+        if isinstance(responder, ProbingResponder) != (self._probing is not None):
+            raise ValueError("a responder that probes and one that does not cannot take each other's place")
+        self._responder = responder
+        self._probing = responder if isinstance(responder, ProbingResponder) else None
 
     async def run(self) -> None:
         """Serve; cancel to end. Call `open` first."""

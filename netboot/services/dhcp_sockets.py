@@ -1,5 +1,6 @@
 """The sockets of the DHCP services on one interface: ports 67 and 4011, and raw frames. Parses and sends, no more."""
 
+import errno
 import socket
 import struct
 from dataclasses import dataclass
@@ -82,7 +83,8 @@ class DhcpSockets:
             port.sock.sendto(payload, (str(to.address), to.port))
 
     def _send_frame(self, payload: bytes, to: Destination, source_port: int) -> None:
-        assert self._raw is not None
+        if self._raw is None:
+            raise OSError(errno.EBADF, "the service has ended")
         frame = build_udp_frame(
             payload,
             source_mac=self._interface.mac,

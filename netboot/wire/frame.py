@@ -1,12 +1,15 @@
-"""An Ethernet frame with IPv4 and UDP around a payload: for a client that has no address yet. Pure.
+"""An Ethernet frame with IPv4 and UDP around a payload: to a client that has no address yet, or overheard. Pure.
 
 Sources: IEEE 802.3 (Ethernet II), RFC 791 (IPv4), RFC 768 (UDP), RFC 1071 (the checksum).
 """
 
 import struct
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from construct import Byte, Bytes, Const, Int16ub, Struct
+
+from netboot.errors import WireError
 
 _ETHERNET = Struct("destination" / Bytes(6), "source" / Bytes(6), "type" / Const(0x0800, Int16ub))
 _IPV4 = Struct(
@@ -24,6 +27,21 @@ _IPV4 = Struct(
 _UDP = Struct("source_port" / Int16ub, "destination_port" / Int16ub, "total_bytes" / Int16ub, "checksum" / Int16ub)
 _UDP_BYTES = 8
 _IPV4_BYTES = 20
+_ETHERNET_BYTES = 14
+_IPV4_TYPE = 0x0800
+_UDP_PROTOCOL = 17
+_FRAGMENT = 0x3FFF
+"""More fragments, or an offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class UdpFrame:
+    """What a frame says and carries."""
+
+    source_mac: bytes
+    source: IPv4Address
+    source_port: int
+    payload: bytes
 
 
 def checksum(data: bytes) -> int:
@@ -57,3 +75,26 @@ def build_udp_frame(
     ip: bytes = _IPV4.build({**fields, "checksum": ip_sum})
     ethernet: bytes = _ETHERNET.build({"destination": destination_mac, "source": source_mac})
     return ethernet + ip + udp + payload
+
+
+def parse_udp_frame(frame: bytes) -> UdpFrame:
+    """An untagged frame with a whole UDP datagram. Checksums are not looked at: the kernel gives out frames without.
+
+    Raises WireError for everything else.
+    """
+    if len(frame) < _ETHERNET_BYTES + _IPV4_BYTES or int.from_bytes(frame[12:14], "big") != _IPV4_TYPE:
+        raise WireError("not an IPv4 frame")
+    ip = frame[_ETHERNET_BYTES:]
+    header_bytes, total_bytes = (ip[0] & 0x0F) * 4, int.from_bytes(ip[2:4], "big")
+    if ip[0] >> 4 != 4 or header_bytes < _IPV4_BYTES or ip[9] != _UDP_PROTOCOL:
+        raise WireError("not UDP over IPv4")
+    if int.from_bytes(ip[6:8], "big") & _FRAGMENT:
+        raise WireError("a fragment")
+    udp = ip[header_bytes:total_bytes]
+    if total_bytes > len(ip) or len(udp) < _UDP_BYTES:
+        raise WireError("a frame that is cut")
+    udp_bytes = int.from_bytes(udp[4:6], "big")
+    if not _UDP_BYTES <= udp_bytes <= len(udp):
+        raise WireError("a datagram longer than its packet")
+    source = IPv4Address(ip[12:16])
+    return UdpFrame(frame[6:12], source, int.from_bytes(udp[0:2], "big"), udp[_UDP_BYTES:udp_bytes])

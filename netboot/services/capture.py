@@ -56,7 +56,7 @@ class Capture:
 
     def __init__(self, interface: str, program: tuple[tuple[int, int, int, int], ...], *, promiscuous: bool) -> None:
         """`promiscuous`: also frames to hardware addresses that are not this machine's."""
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
         try:
             code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
             buffer = ctypes.create_string_buffer(code)
@@ -76,10 +76,26 @@ class Capture:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._socket.close()
+        self.close()
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    def send(self, frame: bytes) -> None:
+        """A whole Ethernet frame. OSError when it cannot leave."""
+        self._socket.send(frame)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def read_waiting(self) -> tuple[bytes, bool] | None:
+        """As `read`, without waiting: for an event loop. OSError: the interface went down; the socket lives on."""
+        self._socket.setblocking(False)
+        try:
+            frame, (_name, _protocol, kind, *_) = self._socket.recvfrom(_LONGEST_FRAME)
+        except BlockingIOError:
+            return None
+        return frame, kind == socket.PACKET_OUTGOING
 
     def read(self, deadline: float) -> tuple[bytes, bool] | None:
         """The next frame, and whether this machine sent it; None once `time.monotonic()` has reached `deadline`."""
