@@ -35,9 +35,11 @@ _MOST_HELD = 4096
 """Answers that wait for the disk; a disk that is slower than its clients gets no more of them."""
 _MOST_PROBES = 8
 """Addresses in use that one DISCOVER may meet before its client has to ask again."""
-_STOCK = 64
-"""Addresses that are known to be free ahead of need."""
-_STOCK_S = 0.5
+_AHEAD = 128
+"""Addresses that are asked for ahead of need at a time,"""
+_AHEAD_EVERY_S = 0.05
+"""while machines ask for addresses; and every"""
+_AHEAD_IDLE_S = 0.5
 
 _log = structlog.get_logger(__name__)
 
@@ -115,6 +117,7 @@ class DhcpService:
         self._to_hold: list[_Held] = []
         """Of the batch that is being taken."""
         self._held = 0
+        self._ahead_due_s = 0.0
         self._is_verbose = _log.is_enabled_for(logging.DEBUG)
 
     def open(self) -> None:
@@ -144,8 +147,8 @@ class DhcpService:
         _log.info("dhcp serving", interface=self._interface.name, mode=type(self._responder).__name__)
         try:
             while True:
-                self._probe_ahead()
-                await asyncio.sleep(_STOCK_S)
+                is_filling = self._probe_ahead()
+                await asyncio.sleep(_AHEAD_EVERY_S if is_filling else _AHEAD_IDLE_S)
         finally:
             for port in self._sockets.ports:
                 loop.remove_reader(port.sock)
@@ -180,6 +183,7 @@ class DhcpService:
             arrival = Arrival(self._clock(), received.source, received.source_port, received.destination, port.number)
             self._answer(_Asked(port, request, arrival))
         self._commit()
+        self._probe_ahead()
 
     def _answer(self, asked: _Asked) -> None:
         """A boundary: one packet that cannot be answered does not end the service."""
@@ -244,11 +248,18 @@ class DhcpService:
         started = self._probes.ask(probe.address, probe.is_local, self._probed, within_s)
         return started or probe.address in self._probes
 
-    def _probe_ahead(self) -> None:
-        if self._probing is None:
-            return
-        for probe in self._probing.addresses_to_probe(self._clock(), _STOCK):
-            self._ask(probe, AHEAD_S)
+    def _probe_ahead(self) -> bool:
+        """Whether addresses had to be asked for. Looks no more often than it has to."""
+        if self._probing is None or self._probes is None or (now := self._clock()) < self._ahead_due_s:
+            return False
+        self._ahead_due_s = now + _AHEAD_EVERY_S
+        started = 0
+        for probe in self._probing.addresses_to_probe(now, _AHEAD + len(self._probes)):
+            if probe.address not in self._probes:
+                started += self._ask(probe, AHEAD_S)
+            if started == _AHEAD:
+                break
+        return started > 0
 
     def _probed(self, address: IPv4Address, holder: str | None) -> None:
         assert self._probing is not None

@@ -20,7 +20,7 @@ from netboot.wire.icmp import ECHO_REPLY, build_echo_request, parse_echo_reply
 
 WAITING_S = 0.1
 """How long an answer may take when a client waits for its offer."""
-AHEAD_S = 0.5
+AHEAD_S = 0.25
 """And when nobody does."""
 AGAIN = 0.4
 """The second request leaves after this share of the time: one packet that is lost does not give an address twice."""
