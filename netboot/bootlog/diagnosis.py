@@ -1,12 +1,24 @@
 """What goes wrong in a boot, in words, each with what to do next. Pure: rules over a timeline and the time of now."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from netboot.bootlog.events import Agent, AgentStep, Configured, Entry, Exchange, Fetch, FetchState, Registered, Told
+from netboot.bootlog.events import (
+    Agent,
+    AgentStep,
+    BootEvent,
+    Configured,
+    Entry,
+    Exchange,
+    Fetch,
+    FetchState,
+    Registered,
+    Told,
+)
 from netboot.bootlog.timeline import BootRecord, Phase, Role, attempt_of, furthest, role_of, told_files
-from netboot.bootlog.words import arch_words, bytes_words, is_size_question, last_block, shown
+from netboot.bootlog.words import arch_words, bytes_words, is_bios_arch, is_size_question, last_block, shown
 
 OFFER_WAIT_S = 10.0
 """A firmware takes an offer within 4 s (PXE 2.1, section 2.2.3)."""
@@ -15,6 +27,27 @@ AGENT_WAIT_S = 90.0
 LOOP_BOOTS = 3
 LOOP_GAP_S = 600.0
 MANY_NAKS = 3
+RETURN_S = 60.0
+"""Nobody who uses a machine starts it again so soon."""
+
+_UEFI_PROGRAM = re.compile(r".*\.efi", re.IGNORECASE)
+_BIOS_PROGRAM = re.compile(r"/*(bios/.+|.*\.(0|kpxe|pxe))", re.IGNORECASE)
+_VOLUME = re.compile(r".*/http-.*\.img")
+_OTHER_BOOT = "choose another network boot in its setup: legacy (BIOS) PXE, or UEFI PXE of x64"
+_REASONS = (
+    ("pool", "pool-exhausted", "widen the pool (--pool, or `pools` in roomcast.toml), or shorten its leases"),
+    ("arch ", "arch-unsupported", _OTHER_BOOT),
+    ("PXE client without an arch", "arch-unsupported", _OTHER_BOOT),
+    ("no boot programs", "program-missing", "run the command that the reason names"),
+    ("the boot program", "program-missing", "start `roomcast serve` again; it says what it cannot make"),
+    ("from a network without a pool", "no-subnet", "add a [[subnet]] with a pool to roomcast.toml"),
+    ("every address", "addresses-in-use", "hosts with fixed addresses sit in the pool: move it, or widen it"),
+    ("too many clients wait", "busy", "it is served when it asks again; if not, run `roomcast doctor`"),
+    ("not answered: the lease", "lease-not-written", "make room on the disk of the data directory, or mend it"),
+    ("too many packets", "throttled", "something sends without pause in its name: look for a loop between switches"),
+    ("too many new", "throttled", "a host may make up hardware addresses: `roomcast boot log --ignored` shows them"),
+)
+"""How a reason begins, what it is called, and what to do."""
 
 
 class Severity(StrEnum):
@@ -57,7 +90,7 @@ class _Story:
         return [e.event for e in self.boot.entries if isinstance(e.event, Fetch)]
 
     def is_uefi(self) -> bool:
-        return any(exchange.arch not in (-1, 0, 20) for _, exchange in self.exchanges())
+        return any(exchange.arch >= 0 and not is_bios_arch(exchange.arch) for _, exchange in self.exchanges())
 
 
 def diagnose(boot: BootRecord, now: float, earlier: Sequence[BootRecord] = ()) -> list[Diagnosis]:
@@ -72,19 +105,15 @@ def _not_answered(story: _Story) -> Diagnosis | None:
     if not asked or story.reached > Phase.ADDRESSED:
         return None
     last = asked[-1]
-    if not last.answer and last.why.startswith("pool exhausted"):
-        return Diagnosis(
-            "pool-exhausted", Severity.ERROR, shown(last.why), "widen the pool (--pool), or shorten leases"
-        )
     if last.boot_file or (last.answer and not last.why):
         return None
-    if not last.answer and last.why.startswith(("took another", "RELEASE")):
-        return None
-    code = "arch-unsupported" if "arch" in last.why else "no-answer" if not last.answer else "no-boot-file"
-    text = f"it asked as {arch_words(last.arch)} and was told no boot file: {shown(last.why)}"
-    return Diagnosis(
-        code, Severity.ERROR, text, "choose another network boot in the firmware's setup, or see the reason"
+    code, next_step = next(
+        ((code, next_step) for beginning, code, next_step in _REASONS if last.why.startswith(beginning)),
+        ("no-answer", "the reason says why; `roomcast boot log --ignored` shows who else got none"),
     )
+    got = "was told no boot file" if last.answer else "got no answer"
+    text = f"it asked as {arch_words(last.arch)} and {got}: {shown(last.why)}"
+    return Diagnosis(code, Severity.ERROR, text, next_step)
 
 
 def _never_asked(story: _Story) -> Diagnosis | None:
@@ -104,7 +133,7 @@ def _never_asked(story: _Story) -> Diagnosis | None:
 
 def _other_server(story: _Story) -> Diagnosis | None:
     ours = any(exchange.answer == "OFFER" and exchange.address for _, exchange in story.exchanges())
-    taken = [x for _, x in story.exchanges() if x.message == "REQUEST" and x.server and not x.answer]
+    taken = [x for _, x in story.exchanges() if _took_another(x)]
     if not ours or not taken:
         return None
     severity = Severity.NOTE if story.reached >= Phase.PROGRAM else Severity.ERROR
@@ -129,22 +158,65 @@ def _naks(story: _Story) -> Diagnosis | None:
     )
 
 
-def _stopped(story: _Story) -> Diagnosis | None:
-    fetches = story.fetches()
-    if not fetches or fetches[-1].state is not FetchState.FAILED or is_size_question(fetches[-1]):
+def _never_fetched(story: _Story) -> Diagnosis | None:
+    """It took its address, knows the boot file, and never asked for it."""
+    exchanges = [exchange for _, exchange in story.exchanges()]
+    told = [exchange for exchange in exchanges if exchange.boot_file]
+    asked = [exchange for exchange in exchanges if exchange.message in ("REQUEST", "INFORM")]
+    if not told or not asked or _took_another(asked[-1]) or asked[-1].answer == "NAK":
         return None
-    last = fetches[-1]
-    name, last_one = shown(last.path), last_block(last)
-    if last.transport != "tftp" or not last.block_bytes:
-        text = f"HTTP stopped after {bytes_words(last.sent)} of {bytes_words(last.size)} of {name}: {shown(last.why)}"
-        return Diagnosis("http-stopped", Severity.ERROR, text, "check cable and switch port; boot it again")
-    if last.why.startswith("the client ended it"):
-        text = f"the machine ended TFTP of {name} after block {last.blocks} of {last_one}: {shown(last.why)}"
+    if story.reached > Phase.ADDRESSED or story.fetches() or (story.quiet_s < PROGRAM_WAIT_S and not story.over):
+        return None
+    name = shown(told[-1].boot_file)
+    if told[-1].answer == "OFFER" and not told[-1].address:
+        text = f"it took another server's address, was told {name} by us, and never asked for it"
+        hint = "the other server may name a boot file too (options 66, 67): take them out; let UDP 4011 and 69 pass"
+    else:
+        text = f"it has an address, was told {name}, and never asked for it"
+        port = "our HTTP port (TCP 80)" if "://" in name else "TFTP (UDP 69)"
+        hint = f"let {port} pass from its network to the appliance; `roomcast doctor` looks at our side"
+    return Diagnosis("never-fetched", Severity.ERROR, text, hint)
+
+
+def _wrong_program(story: _Story) -> Diagnosis | None:
+    """BIOS asked for a program of UEFI, or the other way round: its file is not ours to tell."""
+    archs = [exchange.arch for _, exchange in story.exchanges() if exchange.arch >= 0]
+    if not archs:
+        return None
+    is_bios = is_bios_arch(archs[-1])
+    wrong = _UEFI_PROGRAM if is_bios else _BIOS_PROGRAM
+    fetch = next((f for f in story.fetches() if wrong.fullmatch(f.path)), None)
+    if fetch is None:
+        return None
+    made_for = "UEFI" if is_bios else "BIOS"
+    return Diagnosis(
+        "wrong-program",
+        Severity.ERROR,
+        f"it asked as {arch_words(archs[-1])} and fetches {shown(fetch.path)}, which is for {made_for}",
+        "another DHCP server names this file: take option 67 (filename) out of it, or let it tell them apart",
+    )
+
+
+def _stopped(story: _Story) -> Diagnosis | None:
+    last = next((e for e in reversed(story.boot.entries) if not isinstance(e.event, Exchange)), None)
+    if last is None or not isinstance(last.event, Fetch) or last.event.state is not FetchState.FAILED:
+        return None  # who goes on has all of it: only its last acknowledgement was lost
+    fetch = last.event
+    if is_size_question(fetch):
+        return None
+    name = shown(fetch.path)
+    if fetch.transport != "tftp" or not fetch.block_bytes:
+        text = f"HTTP stopped after {bytes_words(fetch.sent)} of {bytes_words(fetch.size)} of {name}"
+        return Diagnosis(
+            "http-stopped", Severity.ERROR, f"{text}: {shown(fetch.why)}", "check cable and switch port; boot it again"
+        )
+    if fetch.why.startswith("the client ended it"):
+        text = f"the machine ended TFTP of {name} after block {fetch.blocks} of {last_block(fetch)}: {shown(fetch.why)}"
         return Diagnosis("tftp-ended", Severity.ERROR, text, "its own message says why; its memory may be too small")
-    text = f"TFTP stops after block {last.blocks} of {last_one} of {name} ({last.block_bytes} bytes each)"
-    if last.blocks == 0 and "never" in last.why:
+    text = f"TFTP stops after block {fetch.blocks} of {last_block(fetch)} of {name} ({fetch.block_bytes} bytes each)"
+    if fetch.blocks == 0 and "never" in fetch.why:
         hint = "our answer comes from another port than 69: let firewalls on the way pass it (nf_conntrack_tftp)"
-    elif last.blocks == 0:
+    elif fetch.blocks == 0:
         hint = "small packets pass and full ones do not: the MTU on the way is smaller than ours (VLAN, tunnel, switch)"
     else:
         hint = "check cable, duplex and switch port; then the MTU and firewalls on the way"
@@ -176,7 +248,7 @@ def _program_alone(story: _Story) -> Diagnosis | None:
         ),
         None,
     )
-    if index is None or story.reached >= Phase.SECOND:
+    if index is None or story.reached >= Phase.SECOND or _wrong_program(story):
         return None
     after = story.boot.entries[index + 1 :]
     if any(isinstance(e.event, Fetch | Configured | Registered) for e in after):
@@ -189,11 +261,14 @@ def _program_alone(story: _Story) -> Diagnosis | None:
     name = shown(event.path)
     if story.is_uefi():
         then = "and asked again" if asks_again else "and nothing of it was heard since"
+        hint = "allow the Microsoft UEFI CA in its setup (some call it third-party CA), or turn Secure Boot off"
+        if "shim" not in name:
+            hint = "only shim is signed: let Roomcast be the DHCP server, use UEFI HTTP boot, or turn Secure Boot off"
         return Diagnosis(
             "secure-boot-refused",
             Severity.ERROR,
             f"it fetched {name} whole {then}: most likely Secure Boot refused it",
-            "serve the signed chain (shim), or allow the Microsoft UEFI CA in its setup, or turn Secure Boot off",
+            hint,
         )
     return Diagnosis(
         "program-silent",
@@ -203,14 +278,38 @@ def _program_alone(story: _Story) -> Diagnosis | None:
     )
 
 
+def _volume_alone(story: _Story) -> Diagnosis | None:
+    """UEFI HTTP boot: what it shall do stands in the volume itself, so that nothing is heard before the agent."""
+    entries = story.boot.entries
+    index = next((i for i, e in reversed(list(enumerate(entries))) if _is_volume(e.event)), None)
+    if index is None or any(isinstance(e.event, Registered | Agent) for e in entries[index:]):
+        return None
+    told = [e.event.told for e in entries[: index + 1] if isinstance(e.event, Configured)]
+    if (told and told[-1] is Told.LOCAL) or (story.quiet_s < AGENT_WAIT_S and not story.over):
+        return None
+    return Diagnosis(
+        "volume-silent",
+        Severity.ERROR,
+        "it fetched the whole volume by HTTP, and the agent in it never registered: Secure Boot refused what is in "
+        "it, or its memory is too small for the volume and the agent",
+        "read its screen; allow the Microsoft UEFI CA in its setup, or turn Secure Boot off; give it 1 GB or more",
+    )
+
+
 def _grub_alone(story: _Story) -> Diagnosis | None:
     if story.reached is not Phase.SECOND or (story.quiet_s < PROGRAM_WAIT_S and not story.over):
         return None
+    hint = "beside another DHCP server GRUB must be told our address: check options 66 and 67 there, and UDP 69"
+    if not story.is_uefi():
+        return Diagnosis(
+            "grub-unconfigured", Severity.ERROR, "GRUB never asked for the configuration of this machine", hint
+        )
     return Diagnosis(
         "grub-unconfigured",
         Severity.ERROR,
-        "GRUB came, and never asked for the configuration of this machine",
-        "beside another DHCP server GRUB must be told our address: check options 66 and 67 there, and UDP 69",
+        "shim and GRUB came, and GRUB never asked for the configuration of this machine: Secure Boot (shim) refused "
+        "GRUB, or GRUB asks another server",
+        f"read its screen: after a security violation run `roomcast serve` anew, which takes Debian's; else {hint}",
     )
 
 
@@ -229,8 +328,9 @@ def _kernel_alone(story: _Story) -> Diagnosis | None:
 def _agent_missing(story: _Story) -> Diagnosis | None:
     if story.reached is not Phase.INITRAMFS or (story.quiet_s < AGENT_WAIT_S and not story.over):
         return None
-    had_dhcp = any(isinstance(e.event, Exchange) and not e.event.is_firmware for e in story.boot.entries)
-    if had_dhcp:
+    entries = story.boot.entries
+    loaded = next(i for i, e in reversed(list(enumerate(entries))) if _is_initramfs(e.event))
+    if any(isinstance(e.event, Exchange) and not e.event.is_firmware for e in entries[loaded:]):
         text = "the agent started and took an address, and never registered"
         return Diagnosis("agent-silent", Severity.ERROR, text, "let TCP to the appliance's HTTP port pass")
     text = "kernel and initramfs were loaded, and the agent never registered"
@@ -252,6 +352,25 @@ def _agent_says(story: _Story) -> Diagnosis | None:
     return None
 
 
+def _returned(story: _Story) -> Diagnosis | None:
+    """It was sent to its own disk, and is back."""
+    before = story.earlier[-1:] if not story.over else [story.boot]
+    after_s = story.boot.started_s if not story.over else story.boot.next_s
+    if not before or after_s is None or not 0 <= after_s - before[0].last_s < RETURN_S:
+        return None
+    steps = [e.event for e in before[0].entries if isinstance(e.event, Configured | Registered | Agent)]
+    match steps[-1] if steps else None:
+        case Configured(told=Told.LOCAL) | Agent(step=AgentStep.LOCAL):
+            return Diagnosis(
+                "disk-returned",
+                Severity.WARNING,
+                f"it was told to start its own disk, and {after_s - before[0].last_s:.0f} s later it asked the network "
+                "again: its disk does not start",
+                "read its screen; check that its disk holds a boot loader for this firmware, or deploy an image to it",
+            )
+    return None
+
+
 def _loop(story: _Story) -> Diagnosis | None:
     count, next_one = 1, story.boot
     for boot in reversed(story.earlier):
@@ -261,7 +380,11 @@ def _loop(story: _Story) -> Diagnosis | None:
     if count < LOOP_BOOTS:
         return None
     is_local = any(isinstance(e.event, Configured) and e.event.told is Told.LOCAL for e in story.boot.entries)
-    next_step = "its own disk does not start: check its boot order and its disk" if is_local else "see the cause above"
+    next_step = (
+        "its own disk does not start: check its boot order and its disk"
+        if is_local
+        else "see what is wrong with each of them"
+    )
     return Diagnosis("loop", Severity.WARNING, f"it boots in a loop: {count} times, each as far as this", next_step)
 
 
@@ -275,11 +398,24 @@ def _other_firmware(story: _Story) -> Diagnosis | None:
     )
 
 
+def _took_another(exchange: Exchange) -> bool:
+    return exchange.message == "REQUEST" and not exchange.answer and exchange.why.startswith("took another")
+
+
+def _is_volume(event: BootEvent) -> bool:
+    return isinstance(event, Fetch) and event.state is FetchState.DONE and bool(_VOLUME.fullmatch(event.path))
+
+
+def _is_initramfs(event: BootEvent) -> bool:
+    return isinstance(event, Fetch) and event.state is FetchState.DONE and role_of(event.path) is Role.INITRAMFS
+
+
 def _firmware(boot: BootRecord) -> list[Exchange]:
     return [e.event for e in boot.entries if isinstance(e.event, Exchange) and e.event.is_firmware]
 
 
 _RULES: tuple[Callable[[_Story], Diagnosis | None], ...] = (
-    _not_answered, _never_asked, _other_server, _naks, _stopped, _no_such_path, _program_alone, _grub_alone,
-    _kernel_alone, _agent_missing, _agent_says, _loop, _other_firmware,
+    _not_answered, _never_asked, _other_server, _naks, _never_fetched, _wrong_program, _stopped, _no_such_path,
+    _program_alone, _volume_alone, _grub_alone, _kernel_alone, _agent_missing, _agent_says, _returned, _loop,
+    _other_firmware,
 )  # fmt: skip

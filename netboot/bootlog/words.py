@@ -45,6 +45,10 @@ def arch_words(arch: int) -> str:
     return "no arch" if arch < 0 else f"{ARCH_NAMES.get(arch, 'unknown')} (arch {arch})"
 
 
+def is_bios_arch(arch: int) -> bool:
+    return arch in (0, 20)
+
+
 def bytes_words(count: float) -> str:
     """Decimal units, three digits."""
     for unit in _UNITS:

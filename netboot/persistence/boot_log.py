@@ -53,7 +53,7 @@ class BootRepository:
         """The boots of one machine, by all its MACs, the oldest first."""
         query = select(BootRow.document).where(BootRow.mac.in_(macs)).order_by(BootRow.started_ms)
         with self._database.reading() as session:
-            found = [parse_boot(json.loads(document)) for document in session.scalars(query)]
+            found = [_parsed(document) for document in session.scalars(query)]
         return [boot for boot in found if boot is not None]
 
     def boot_macs(self, machine_ids: Collection[int]) -> dict[int, str]:
@@ -67,6 +67,13 @@ class BootRepository:
         oldest_kept = session.scalar(kept.offset(self._boots_of_a_machine - 1).limit(1))
         if oldest_kept is not None:
             session.execute(delete(BootRow).where(BootRow.mac == mac, BootRow.started_ms < oldest_kept))
+
+
+def _parsed(document: str) -> BootRecord | None:
+    try:
+        return parse_boot(json.loads(document))
+    except ValueError:
+        return None  # damaged: the others are told
 
 
 def _ms(boot: BootRecord) -> int:
