@@ -136,7 +136,7 @@ class DhcpServer:
             case MessageType.DECLINE:
                 return self._decline(request, place, arrival.now)
             case MessageType.RELEASE:
-                return self._release(request, place)
+                return self._release(request, place, arrival)
             case MessageType.INFORM:
                 return self._inform(request, place, arrival)
             case other:
@@ -337,9 +337,11 @@ class DhcpServer:
             f"DECLINE, no answer is due: {address} is in use by a stranger, left alone for {DECLINED_S:.0f} s"
         )
 
-    def _release(self, request: DhcpPacket, place: Place) -> Ignored:
+    def _release(self, request: DhcpPacket, place: Place, arrival: Arrival) -> Ignored:
         address = request.ciaddr
-        if request.options.get(SERVER_IDENTIFIER) != self._config.server_address:
+        # systemd-networkd names no server, against table 5 of RFC 2131: then it is the one that it is sent to.
+        chosen = request.options.get(SERVER_IDENTIFIER) or arrival.destination
+        if chosen != self._config.server_address:
             return Ignored("RELEASE is not for this server")
         if not self._holds(request.mac, address):
             return Ignored(f"RELEASE of an address that the machine does not hold: {address}")

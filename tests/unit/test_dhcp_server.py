@@ -25,7 +25,7 @@ from dhcp_builders import (
 
 from netboot.dhcp.leases import Lease, LeaseState, LeaseTable
 from netboot.dhcp.places import DECLINED_S
-from netboot.dhcp.reply import Delivery, Destination, Reply
+from netboot.dhcp.reply import Arrival, Delivery, Destination, Reply
 from netboot.dhcp.server import OFFER_S, DhcpServer
 from netboot.dhcp.subnets import Pool, ServerConfig, Subnet
 from netboot.model import BootFile, Ignored
@@ -314,7 +314,19 @@ def test_only_its_holder_can_release_an_address() -> None:
     assert "does not hold" in reason_of(server, release)
     elsewhere = a_packet(MessageType.RELEASE, (SERVER_IDENTIFIER, NETWORK[2]), ciaddr=address)
     assert "not for this server" in reason_of(server, elsewhere)
+    unnamed = a_packet(MessageType.RELEASE, ciaddr=address)  # a broadcast that names no server
+    assert "not for this server" in reason_of(server, unnamed)
     assert len(leases.all()) == 1
+
+
+def test_a_release_that_names_no_server_is_for_the_one_that_it_is_sent_to() -> None:
+    """Seen on: systemd-networkd 252."""
+    leases = LeaseTable()
+    server = a_server(leases)
+    address = lease_address(server)
+    arrival = Arrival(1000.0, address, 68, SERVER, 67)
+    assert "is free" in reason_of(server, a_packet(MessageType.RELEASE, ciaddr=address), arrival)
+    assert leases.all() == ()
 
 
 def test_inform_is_answered_without_address_or_lease_time() -> None:
