@@ -7,6 +7,7 @@ before anything is served.
 import asyncio
 import contextlib
 import fcntl
+import gc
 import os
 import signal
 import socket
@@ -274,6 +275,9 @@ async def _run(
                     page_app = build_pages_app(appliance.overview, appliance.changes)
                     running.append(group.create_task(serve_http(page_app, pages, limits), name="pages"))
                 _tell(settings, interface, say)
+                # What was built stays to the end: without this the collector walks it all at times, and every boot waits.
+                gc.collect()
+                gc.freeze()
                 await stop.wait()
                 log.info("shutting down")
                 appliance.changes.stop()
