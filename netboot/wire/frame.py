@@ -7,29 +7,22 @@ import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from construct import Byte, Bytes, Const, Int16ub, Struct
-
 from netboot.errors import WireError
 
-_ETHERNET = Struct("destination" / Bytes(6), "source" / Bytes(6), "type" / Const(0x0800, Int16ub))
-_IPV4 = Struct(
-    "version_and_words" / Const(0x45, Byte),
-    "service" / Const(0, Byte),
-    "total_bytes" / Int16ub,
-    "identification" / Const(0, Int16ub),
-    "fragment" / Const(0x4000, Int16ub),  # do not fragment
-    "ttl" / Const(64, Byte),
-    "protocol" / Const(17, Byte),
-    "checksum" / Int16ub,
-    "source" / Bytes(4),
-    "destination" / Bytes(4),
-)
-_UDP = Struct("source_port" / Int16ub, "destination_port" / Int16ub, "total_bytes" / Int16ub, "checksum" / Int16ub)
+_ETHERNET = struct.Struct("!6s6sH")
+"""Destination, source, type."""
+_IPV4 = struct.Struct("!BBHHHBBH4s4s")
+"""Version and words, service, length, identification, fragment, TTL, protocol, checksum, source, destination."""
+_UDP = struct.Struct("!HHHH")
+"""Source port, destination port, length, checksum."""
 _UDP_BYTES = 8
 _IPV4_BYTES = 20
 _ETHERNET_BYTES = 14
 _IPV4_TYPE = 0x0800
 _UDP_PROTOCOL = 17
+_VERSION_AND_WORDS = 0x45
+_DO_NOT_FRAGMENT = 0x4000
+_TTL = 64
 _FRAGMENT = 0x3FFF
 """More fragments, or an offset."""
 
@@ -66,15 +59,14 @@ def build_udp_frame(
 ) -> bytes:
     """A whole frame, without the padding and check sequence that the interface adds."""
     udp_bytes = _UDP_BYTES + len(payload)
-    ports = {"source_port": source_port, "destination_port": destination_port, "total_bytes": udp_bytes}
-    pseudo_header = source.packed + destination.packed + struct.pack("!HH", 17, udp_bytes)
-    udp_sum = checksum(pseudo_header + _UDP.build({**ports, "checksum": 0}) + payload)
-    udp: bytes = _UDP.build({**ports, "checksum": udp_sum or 0xFFFF})  # 0 means "no checksum" (RFC 768)
-    fields = {"total_bytes": _IPV4_BYTES + udp_bytes, "source": source.packed, "destination": destination.packed}
-    ip_sum = checksum(_IPV4.build({**fields, "checksum": 0}))
-    ip: bytes = _IPV4.build({**fields, "checksum": ip_sum})
-    ethernet: bytes = _ETHERNET.build({"destination": destination_mac, "source": source_mac})
-    return ethernet + ip + udp + payload
+    ends = source.packed, destination.packed
+    ports = source_port, destination_port, udp_bytes
+    pseudo_header = b"".join(ends) + struct.pack("!HH", _UDP_PROTOCOL, udp_bytes)
+    udp_sum = checksum(pseudo_header + _UDP.pack(*ports, 0) + payload)
+    udp = _UDP.pack(*ports, udp_sum or 0xFFFF)  # 0 means "no checksum" (RFC 768)
+    head = _VERSION_AND_WORDS, 0, _IPV4_BYTES + udp_bytes, 0, _DO_NOT_FRAGMENT, _TTL, _UDP_PROTOCOL
+    ip = _IPV4.pack(*head, checksum(_IPV4.pack(*head, 0, *ends)), *ends)
+    return _ETHERNET.pack(destination_mac, source_mac, _IPV4_TYPE) + ip + udp + payload
 
 
 def parse_udp_frame(frame: bytes) -> UdpFrame:

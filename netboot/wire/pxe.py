@@ -6,8 +6,6 @@ Source: Preboot Execution Environment 2.1, section 2.2 (its tables of DHCP optio
 import uuid
 from ipaddress import IPv4Address
 
-from construct import Byte, Const, Struct
-
 PXE_CLIENT = "PXEClient"
 HTTP_CLIENT = "HTTPClient"
 """Vendor class of UEFI HTTP boot (UEFI 2.10, section 24.7.3)."""
@@ -44,13 +42,10 @@ _SERVER_TYPE = b"\x80\x00"
 """Of the range that is not assigned to anybody (PXE 2.1, table 2-6)."""
 _MENU_LINE = b"Roomcast"
 
-_DISCOVERY_CONTROL = Struct(Const(6, Byte), Const(1, Byte), "value" / Byte, Const(255, Byte))
-
 
 def build_discovery_control(value: int = SKIP_DISCOVERY) -> bytes:
     """Option 43 with PXE_DISCOVERY_CONTROL alone. Seen to be enough for: OVMF (06:01:08:ff)."""
-    built: bytes = _DISCOVERY_CONTROL.build({"value": value})
-    return built
+    return bytes((6, 1, value, 255))
 
 
 def build_boot_server_options(server: IPv4Address, item: bytes) -> bytes:

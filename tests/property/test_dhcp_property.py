@@ -2,6 +2,7 @@
 
 from ipaddress import IPv4Address, IPv4Network
 
+from construct import Byte, Bytes, Const, FixedSized, GreedyBytes, Int16ub, Int32ub, NullStripped, Padded, Struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,6 +116,37 @@ packets = st.builds(
 @settings(max_examples=300, deadline=None)
 def test_what_was_built_is_parsed_to_the_same_packet(packet: DhcpPacket) -> None:
     assert parse_dhcp(build_dhcp(packet)) == packet
+
+
+HEADER = Struct(
+    "op" / Byte,
+    "htype" / Byte,
+    "hlen" / Byte,
+    "hops" / Byte,
+    "xid" / Int32ub,
+    "secs" / Int16ub,
+    "flags" / Int16ub,
+    "ciaddr" / Bytes(4),
+    "yiaddr" / Bytes(4),
+    "siaddr" / Bytes(4),
+    "giaddr" / Bytes(4),
+    "chaddr" / Padded(16, Bytes(lambda this: this.hlen)),
+    "sname" / FixedSized(64, NullStripped(GreedyBytes)),
+    "file" / FixedSized(128, NullStripped(GreedyBytes)),
+    "cookie" / Const(MAGIC_COOKIE),
+)
+"""RFC 2131, section 2, figure 1."""
+
+
+@given(packets)
+@settings(max_examples=300, deadline=None)
+def test_header_is_laid_out_as_the_rfc_draws_it(packet: DhcpPacket) -> None:
+    read = HEADER.parse(build_dhcp(packet))
+    for name in ("op", "htype", "hops", "xid", "secs", "flags", "chaddr", "sname", "file"):
+        assert read[name] == getattr(packet, name), name
+    for name in ("ciaddr", "yiaddr", "siaddr", "giaddr"):
+        assert read[name] == getattr(packet, name).packed, name
+    assert read.hlen == len(packet.chaddr)
 
 
 @given(packets, st.integers(548, 1472))
