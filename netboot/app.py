@@ -275,7 +275,7 @@ async def _run(
                     page_app = build_pages_app(appliance.overview, appliance.changes)
                     running.append(group.create_task(serve_http(page_app, pages, limits), name="pages"))
                 _tell(settings, interface, say)
-                # What was built stays to the end: without this the collector walks it all at times, and every boot waits.
+                # What was built stays to the end: else the collector walks it all at times, and every boot waits.
                 gc.collect()
                 gc.freeze()
                 await stop.wait()
