@@ -59,4 +59,4 @@ class IgnoredPackets:
             for of_kind in self._kinds.values()
             for key, (first_s, last_s, count) in of_kind.items()
         ]
-        return sorted(found, key=lambda packet: packet.last_s, reverse=True)
+        return sorted(reversed(found), key=lambda packet: packet.last_s, reverse=True)

@@ -217,9 +217,10 @@ def _fetch(event: Fetch) -> tuple[str, str, bool]:
                 far = f"after {bytes_words(event.sent)}"
             return f"{how} {path}: stopped {far}", shown(event.why), False
         case FetchState.DONE:
-            rate = f", {bytes_words(event.size / event.seconds)}/s" if event.seconds > 0.05 and event.size else ""
+            took = f" in {event.seconds:.1f} s" if event.seconds > 0.05 else ""
+            rate = f", {bytes_words(event.size / event.seconds)}/s" if took and event.size else ""
             resent = f", {event.resent} blocks sent again" if event.resent else ""
-            return f"{how} {path}: {bytes_words(event.size)} in {event.seconds:.1f} s{rate}{resent}", "", True
+            return f"{how} {path}: {bytes_words(event.size)}{took}{rate}{resent}", "", True
 
 
 def is_size_question(event: Fetch) -> bool:

@@ -1,6 +1,7 @@
 """The boot log as it is shown: a machine found by any of its names, its boots in words, what is wrong with them."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from netboot.bootlog.diagnosis import diagnose
@@ -47,14 +48,15 @@ class BootHistory:
         by_start = {(boot.mac, round(boot.started_s * 1000)): boot for boot in (*kept, *live)}
         boots = sorted(by_start.values(), key=lambda boot: boot.started_s)
         first = max(0, len(boots) - count)
-        return [self._view(boots[i], boots[:i]) for i in range(first, len(boots))]
+        return [boot_view(boots[i], boots[:i], self.recorder.now_s) for i in range(first, len(boots))]
 
-    def _view(self, boot: BootRecord, earlier: list[BootRecord]) -> dict[str, Any]:
-        found = diagnose(boot, self.recorder.now_s, earlier)
-        return {
-            **boot_document(boot),
-            "firmware": firmware_of(boot),
-            "summary": summary_of(boot),
-            "lines": [dataclasses.asdict(line) for line in lines_of(boot)],
-            "diagnoses": [dataclasses.asdict(diagnosis) for diagnosis in found],
-        }
+
+def boot_view(boot: BootRecord, earlier: Sequence[BootRecord], now: float) -> dict[str, Any]:
+    """A boot as the API, the pages and the command line show it. `earlier`: those before it, the oldest first."""
+    return {
+        **boot_document(boot),
+        "firmware": firmware_of(boot),
+        "summary": summary_of(boot),
+        "lines": [dataclasses.asdict(line) for line in lines_of(boot)],
+        "diagnoses": [dataclasses.asdict(diagnosis) for diagnosis in diagnose(boot, now, earlier)],
+    }

@@ -36,6 +36,7 @@ COMMANDS = [
     ("task", "show"),
     ("task", "cancel"),
     ("template", "render"),
+    ("boot", "log"),
 ]
 
 
