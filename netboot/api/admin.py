@@ -5,7 +5,7 @@ Who may open the socket may do all of this; nothing of it is reachable by the ne
 
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,12 +50,30 @@ Name = Annotated[str, PathParameter(min_length=1, max_length=63)]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class InterfaceFacts:
+    """What the appliance is on one interface."""
+
+    name: str
+    address: str
+    """With its prefix."""
+    role: str
+    """In DHCP: server, proxy or off."""
+    why: str
+    """It is that, for a person."""
+    other_server: str
+    """Another DHCP server that gives out addresses there: its address and MAC; empty: none was heard."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class ApplianceFacts:
-    """What serves."""
+    """What serves, at one moment."""
 
     interface: str
+    """The first."""
     address: str
     mode: str
+    """As configured; what that comes to is in `interfaces`."""
+    interfaces: tuple[InterfaceFacts, ...]
     counters: Mapping[str, PacketCounters]
     """Packets received, answered, ignored and dropped, by service."""
 
@@ -66,8 +84,8 @@ def build_admin_app(
     library: Library,
     changes: Changes,
     renderer: Renderer,
-    max_wait_s: float,
-    facts: ApplianceFacts,
+    max_wait_s: Callable[[], float],
+    facts: Callable[[], ApplianceFacts],
     boots: BootHistory | None = None,
 ) -> FastAPI:
     """The app; it holds no state of its own. `max_wait_s`: of a deployment that names none."""
@@ -84,7 +102,7 @@ def build_admin_app(
     @app.get("/api/v1/status", tags=["appliance"])
     async def status() -> Any:
         """What serves where, and what its services counted: junk is counted and dropped."""
-        return {"version": installed_version("roomcast"), **_tree(facts)}
+        return {"version": installed_version("roomcast"), **_tree(facts())}
 
     @app.get("/api/v1/machines", tags=["machines"])
     async def machines() -> Any:
@@ -148,7 +166,7 @@ def build_admin_app(
             to=request.to,
             target=check_device(request.target),
             min_receivers=request.min_receivers,
-            max_wait_s=max_wait_s if request.max_wait_s is None else request.max_wait_s,
+            max_wait_s=max_wait_s() if request.max_wait_s is None else request.max_wait_s,
             max_bitrate_bps=request.max_bitrate_bps,
             after=request.after,
         )

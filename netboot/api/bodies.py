@@ -1,6 +1,8 @@
 """Bodies of requests and errors as answers, the same for both API apps."""
 
+import dataclasses
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
@@ -8,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 
 from imager.errors import ImagerError, PeerError, SourceError, StoreError, TargetError
+from netboot.config.mistakes import ConfigError
 from netboot.deployment.agents import TaskEnded
 from netboot.errors import ConflictError, NetbootError, UnknownError, UserError
 
@@ -62,7 +65,10 @@ def add_error_handlers(app: FastAPI) -> None:
             log.error("request failed", path=request.url.path, error=str(error))
         # The rest of a body that is too large is not read: the connection must end with the answer.
         headers = {"connection": "close"} if status == 413 else {}
-        return JSONResponse({"detail": str(error)}, status, headers)
+        body: dict[str, Any] = {"detail": str(error)}
+        if isinstance(error, ConfigError):
+            body["mistakes"] = [dataclasses.asdict(mistake) for mistake in error.mistakes]
+        return JSONResponse(body, status, headers)
 
     async def wrong_parameter(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

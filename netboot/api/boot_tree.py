@@ -7,10 +7,16 @@ from typing import Protocol
 import structlog
 
 from netboot.boot.files import BootFiles, BootRequest, Transport
-from netboot.dhcp.leases import LeaseRepository
+from netboot.dhcp.leases import Lease
 from netboot.model import Ignored
 
 log = structlog.get_logger()
+
+
+class Leases(Protocol):
+    """Who has which address."""
+
+    def get_by_address(self, address: IPv4Address) -> Lease | None: ...
 
 
 class FetchLog(Protocol):
@@ -27,7 +33,7 @@ class FetchLog(Protocol):
 class LeasedBootFiles:
     """Adds what the leases know to the tree of boot files. Stateless: may be called from any thread."""
 
-    def __init__(self, files: BootFiles, leases: LeaseRepository, fetches: FetchLog | None = None) -> None:
+    def __init__(self, files: BootFiles, leases: Leases, fetches: FetchLog | None = None) -> None:
         self._files = files
         self._leases = leases
         self.fetches = fetches

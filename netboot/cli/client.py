@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from netboot.config import socket_path
+from netboot.config import ConfigError, Mistake, socket_path
 from netboot.errors import ConflictError, ServiceError, UnknownError, UserError
 
 ANSWER_S = 60.0
@@ -76,7 +76,10 @@ class ApplianceClient:
 
     def _raise(self, response: Any) -> None:
         try:
-            text = str(response.json()["detail"])
+            told = response.json()
+            text = str(told["detail"])
+            if "mistakes" in told:
+                raise ConfigError([Mistake(**mistake) for mistake in told["mistakes"]])
         except (ValueError, KeyError, TypeError):
             text = f"the appliance answered {response.status_code}"
         match response.status_code:

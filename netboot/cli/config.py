@@ -1,9 +1,9 @@
 """`roomcast config`: look over the settings file before it is used."""
 
 import json
-from ipaddress import IPv4Address, IPv4Interface
+from ipaddress import IPv4Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -40,10 +40,11 @@ def register(app: typer.Typer) -> None:
 
         from netboot.cli.output import console
         from netboot.config.keys import KEYS
+        from netboot.config.shown import plain, shown
 
         loaded = _load(file)
         rows = [
-            (key.name, _plain(getattr(loaded.settings, key.field)), loaded.places.get(key.field, "default"))
+            (key.name, plain(getattr(loaded.settings, key.field)), loaded.places.get(key.field, "default"))
             for key in KEYS
         ]
         if as_json:
@@ -51,7 +52,7 @@ def register(app: typer.Typer) -> None:
             return
         table = Table("setting", "value", "from")
         for name, value, place in rows:
-            table.add_row(*(_escaped(text) for text in (name, _spelled(value), place)))
+            table.add_row(*(_escaped(text) for text in (name, shown(value), place)))
         console().print(table)
 
     @config.command()
@@ -91,45 +92,18 @@ def _load(file: Path | None) -> "Loaded":
 
 def _check_interfaces(loaded: "Loaded") -> list[str]:
     """Hold the settings against the interfaces of this machine; those that are missing are told."""
-    from netboot.config.check import Placed, check_own_networks
-    from netboot.config.mistakes import ConfigError
+    from netboot.dhcp_settings import check_settings
     from netboot.services.interface import find_interface
 
-    own: dict[str, IPv4Interface] = {}
-    missing = []
+    found, missing = [], []
     for name in loaded.settings.interfaces:
         try:
-            found = find_interface(name)
-            own[name] = IPv4Interface(f"{found.address}/{found.network.prefixlen}")
+            found.append(find_interface(name))
         except ServiceError as error:
             missing.append(str(error))
-    if missing:
-        return missing
-    placed = Placed({}, loaded.places, loaded.document.place if loaded.document else None)
-    if mistakes := check_own_networks(placed, loaded.settings, own):
-        raise ConfigError(mistakes)
-    return []
-
-
-def _plain(value: Any) -> Any:
-    """As JSON has it."""
-    import dataclasses
-
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, bytes):
-        return value.hex(":")
-    return value if value is None or isinstance(value, int | float) else str(value)
-
-
-def _spelled(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(_spelled(item) for item in value)
-    if isinstance(value, dict):
-        return " ".join(f"{name}={_spelled(item)}" for name, item in value.items() if item not in ("", None, []))
-    return "" if value is None else str(value)
+    if not missing:
+        check_settings(loaded.settings, found, loaded)
+    return missing
 
 
 def _escaped(text: str) -> str:

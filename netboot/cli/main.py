@@ -15,6 +15,7 @@ from netboot.cli import (
     doctor,
     images,
     machines,
+    reload,
     serve,
     sessions,
     tasks,
@@ -54,6 +55,7 @@ def roomcast(
 
 
 serve.register(app)
+reload.register(app)
 agent.register(app)
 boot.register(app)
 boot_programs.register(app)

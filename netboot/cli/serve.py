@@ -20,7 +20,8 @@ def register(app: typer.Typer) -> None:
             typer.Option(
                 metavar="server|proxy|auto|off",
                 help="[bold]server[/bold] gives addresses (the default); [bold]proxy[/bold] tells only what to boot, "
-                "beside the network's own DHCP server.",
+                "beside the network's own DHCP server; [bold]auto[/bold] is the one or the other, by whether it finds "
+                "another server; [bold]off[/bold] leaves DHCP alone.",
             ),
         ] = None,
         pool: Annotated[
@@ -60,7 +61,7 @@ def register(app: typer.Typer) -> None:
         verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every packet's fate.")] = False,
     ) -> None:
         """Serve one network: DHCP or proxyDHCP, TFTP, HTTP, the agents, the casts and the page. Needs root."""
-        from netboot.config import load_settings
+        from netboot.config import load
 
         flags = {
             "interfaces": interface or None,
@@ -75,7 +76,7 @@ def register(app: typer.Typer) -> None:
             "data": data,
             "socket": socket,
         }
-        settings = load_settings(flags, config)
+        load(flags, config)  # its mistakes are told before the slow imports
 
         import asyncio
 
@@ -85,4 +86,4 @@ def register(app: typer.Typer) -> None:
 
         set_up_logs(verbose=verbose)
         output = console()
-        asyncio.run(appliance.serve(settings, lambda line: output.print(line, soft_wrap=True)))
+        asyncio.run(appliance.serve(lambda: load(flags, config), lambda line: output.print(line, soft_wrap=True)))

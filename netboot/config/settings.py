@@ -121,6 +121,10 @@ class Settings:
     def boot(self) -> Path:
         return self.data / "boot"
 
+    def boot_of(self, interface: str) -> Path:
+        """Boot programs for the machines of one interface: our own GRUB carries the address of it."""
+        return self.boot if interface == self.interface else self.boot / interface
+
     @property
     def boot_packages(self) -> Path:
         """Debian's files for UEFI of other architectures than x64, as far as they have been fetched."""

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import secrets
+from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Protocol
 
@@ -82,11 +83,11 @@ class Agents:
         changes: Changes,
         clock: Clock,
         leases: Leases | None = None,
-        idle_s: float = 900.0,
+        idle_s: Callable[[], float] = lambda: 900.0,
         boot_log: AgentLog | None = None,
     ) -> None:
-        """`leases`: of the DHCP server, None when another one gives the addresses. `idle_s`: a machine that waits for
-        so long without a task starts its own disk.
+        """`leases`: of the DHCP server, None when another one gives the addresses. `idle_s`, asked for each time: a
+        machine that waits for so long without a task starts its own disk.
         """
         self._leases = leases
         self._idle_s = idle_s
@@ -187,7 +188,7 @@ class Agents:
     async def _idle_enough(self, machine_id: int) -> bool:
         """Whether it has waited so long that it shall start its disk, which must be whole for that."""
         since = self._idle_since.setdefault(machine_id, self._clock.monotonic())
-        if self._clock.monotonic() - since < self._idle_s:
+        if self._clock.monotonic() - since < self._idle_s():
             return False
         if await self._database.run(self._sessions.failed_deploy, machine_id) is not None:
             return False

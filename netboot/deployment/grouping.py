@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
 
 from imager.wire.messages import After, TaskKind
 from netboot.deployment.records import Machine, NewTask
@@ -20,6 +21,39 @@ class Attendance:
     gone: int
     """Ended without being ready: cancelled or failed."""
     since_first_ready_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CastInterface:
+    """An interface that sessions can be sent on."""
+
+    name: str
+    address: IPv4Address
+    network: IPv4Network
+
+
+def choose_interface(machines: Sequence[Machine], interfaces: Sequence[CastInterface]) -> CastInterface:
+    """The one that all these machines are on, by the address that each registered from.
+
+    A machine in none of the networks is behind a router, which may bring it any cast: the others decide, or the first
+    interface. Raises UserError when the machines are on several: a session is sent on one.
+    """
+    machines_on: dict[CastInterface, list[str]] = {}
+    for machine in machines:
+        for interface in interfaces:
+            if IPv4Address(machine.inventory.address) in interface.network:
+                machines_on.setdefault(interface, []).append(machine.name)
+    if len(machines_on) > 1:
+        told = "; ".join(f"on {each.name}: {_few(names)}" for each, names in machines_on.items())
+        raise UserError(
+            f"a session is sent on one interface, and these machines are on several ({told}): "
+            "deploy to those of each interface by a command of its own"
+        )
+    return next(iter(machines_on), interfaces[0])
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 def may_begin(attendance: Attendance, min_receivers: int, max_wait_s: float) -> bool:

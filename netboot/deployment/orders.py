@@ -12,7 +12,7 @@ from imager.errors import ImagerError
 from imager.image.manifest import Manifest
 from imager.wire.messages import After, TaskKind, TaskResult
 from netboot.config import DATA_PORTS, cast_group
-from netboot.deployment.grouping import plan_tasks
+from netboot.deployment.grouping import CastInterface, choose_interface, plan_tasks
 from netboot.deployment.images import Images
 from netboot.deployment.live import Changes
 from netboot.deployment.outcomes import Casts, Clock, Outcomes
@@ -61,7 +61,9 @@ class Orders:
         clock: Clock,
         cast_network: IPv4Network,
         data_port_base: int,
+        interfaces: Sequence[CastInterface],
     ) -> None:
+        """`interfaces`: those that sessions can be sent on, at least one."""
         self._database = database
         self._machines = machines
         self._sessions = sessions
@@ -72,6 +74,7 @@ class Orders:
         self._clock = clock
         self._cast_network = cast_network
         self._data_port_base = data_port_base
+        self._interfaces = interfaces
 
     async def deploy(self, order: DeployOrder) -> tuple[Session, list[TaskRecord]]:
         """Open a session and give each machine its task. Raises UserError; then nothing has changed."""
@@ -80,6 +83,7 @@ class Orders:
         if order.min_receivers > len(machines):
             raise UserError(f"min-receivers {order.min_receivers} is more than the {len(machines)} machines named")
         check_targets(machines, order.target, manifest)
+        interface = choose_interface(machines, self._interfaces)
         number = secrets.randbelow(2**32 - 1) + 1
         new = NewSession(
             number=number,
@@ -95,7 +99,7 @@ class Orders:
         tasks = plan_tasks(machines, manifest.name, manifest.version, order.target, order.after)
         session, records = await self._database.run(self._sessions.create_session, new, tasks, self._clock.wall())
         log.info("session opened", session=session.id, image=session.image, machines=[task.machine for task in records])
-        await self._open(session, manifest, records)
+        await self._open(session, manifest, records, interface)
         for task in records:
             self._changes.call(task.machine_id)
         self._changes.tell()
@@ -112,12 +116,14 @@ class Orders:
                 continue
             try:
                 manifest = await self._images.manifest(session.image, session.version)
+                machines = await self._database.run(self._machines.resolve, [task.machine for task in open_tasks])
+                interface = choose_interface(machines, self._interfaces)
             except (UserError, ImagerError) as error:
-                await self._outcomes.fail_session(session.id, f"the image cannot be read: {error}")
+                await self._outcomes.fail_session(session.id, f"it cannot be resumed: {error}")
                 continue
             log.info("session resumed", session=session.id, image=session.image, machines=len(open_tasks))
             with contextlib.suppress(ImagerError):
-                await self._open(session, manifest, open_tasks)
+                await self._open(session, manifest, open_tasks, interface)
 
     async def capture(self, machine: str, image: str, source: str, after: After) -> TaskRecord:
         """Give a machine the task to read its disk into the next version of an image."""
@@ -165,9 +171,11 @@ class Orders:
                 log.info("task had ended before", task=task.id)
         return await self._database.run(self._sessions.session, session_id)
 
-    async def _open(self, session: Session, manifest: Manifest, tasks: Sequence[TaskRecord]) -> None:
+    async def _open(
+        self, session: Session, manifest: Manifest, tasks: Sequence[TaskRecord], interface: CastInterface
+    ) -> None:
         try:
-            await self._casts.open(session, manifest, [task.receiver for task in tasks])
+            await self._casts.open(session, manifest, [task.receiver for task in tasks], str(interface.address))
         except Exception as error:
             await self._outcomes.fail_session(session.id, f"the sender did not start: {error}")
             raise

@@ -38,8 +38,8 @@ class Clock:
 class Casts(Protocol):
     """The running casts, as the deployment needs them."""
 
-    async def open(self, session: Session, manifest: Manifest, receivers: list[int]) -> None:
-        """Start the sender of a session; it waits for its receivers."""
+    async def open(self, session: Session, manifest: Manifest, receivers: list[int], sender: str) -> None:
+        """Start the sender of a session, at the address `sender` of ours; it waits for its receivers."""
 
     def address(self, session: Session, receiver: int) -> CastAddress:
         """Where a receiver listens and talks to. Raises ConflictError when the session is not open."""
@@ -110,13 +110,16 @@ class Outcomes:
                 await self.fail(task, reason)
         await self.settle(session_id)
 
-    async def watch(self, silence_s: float, join_within_s: float) -> None:
-        """Fail, for ever, tasks whose machine is silent, and those that no machine took. The others go on."""
+    async def watch(self, limits: Callable[[], tuple[float, float]]) -> None:
+        """Fail, for ever, tasks whose machine is silent, and those that no machine took. The others go on.
+
+        `limits`: the seconds of `watch_once`, asked for each time.
+        """
         pruned_s = -PRUNE_INTERVAL_S
         while True:
             await asyncio.sleep(WATCH_INTERVAL_S)
             try:
-                await self.watch_once(silence_s, join_within_s)
+                await self.watch_once(*limits())
                 if self._clock.monotonic() - pruned_s > PRUNE_INTERVAL_S:
                     pruned_s = self._clock.monotonic()
                     await self._database.run(self._sessions.prune_events, EVENTS_KEPT)

@@ -22,13 +22,13 @@ class ServerOrProxy:
 
     def __init__(
         self,
-        server: DhcpServer,
+        server: DhcpServer | None,
         proxy: DhcpProxy,
         leases: LeaseRepository,
         own_address: IPv4Address,
         is_beside: Callable[[], bool],
     ) -> None:
-        """`is_beside`: whether another server gives the addresses at this moment."""
+        """`is_beside`: whether another server gives the addresses at this moment: always, when `server` is None."""
         self._server = server
         self._proxy = proxy
         self._leases = leases
@@ -36,13 +36,14 @@ class ServerOrProxy:
         self._is_beside = is_beside
 
     def respond(self, request: DhcpPacket, arrival: Arrival) -> Reply | Ignored | ProbeFirst:
-        if not self._is_beside():
+        if self._server is not None and not self._is_beside():
             if arrival.local_port != SERVER_PORT:
                 return Ignored("the server itself has told what to boot: nothing is due on port 4011")
             return self._server.respond(request, arrival)
         kind = request.message_type
-        if arrival.local_port == SERVER_PORT and kind not in (None, MessageType.DISCOVER) and self._is_ours(request):
-            return self._keep(request, arrival)
+        is_to_server = arrival.local_port == SERVER_PORT and kind not in (None, MessageType.DISCOVER)
+        if self._server is not None and is_to_server and self._is_ours(request):
+            return self._keep(self._server, request, arrival)
         return self._proxy.respond(request, arrival)
 
     def _is_ours(self, request: DhcpPacket) -> bool:
@@ -53,12 +54,12 @@ class ServerOrProxy:
         lease = self._leases.get_by_mac(request.mac)
         return lease is not None and lease.state is LeaseState.BOUND
 
-    def _keep(self, request: DhcpPacket, arrival: Arrival) -> Reply | Ignored | ProbeFirst:
+    def _keep(self, server: DhcpServer, request: DhcpPacket, arrival: Arrival) -> Reply | Ignored | ProbeFirst:
         if request.message_type is MessageType.REQUEST:
             lease = self._leases.get_by_mac(request.mac)
             if (lease is None or not lease.is_active(arrival.now)) and SERVER_IDENTIFIER not in request.options:
                 return Ignored("another server gives the addresses here, and the lease of this one has ended")
-        outcome = self._server.respond(request, arrival)
+        outcome = server.respond(request, arrival)
         if isinstance(outcome, Reply) and outcome.packet.message_type is MessageType.NAK:
             reason = outcome.boot.reason if isinstance(outcome.boot, Ignored) else "NAK"
             return Ignored(f"left to the other DHCP server here ({reason})")
@@ -67,7 +68,10 @@ class ServerOrProxy:
     # Probes
 
     def note_probe(self, address: IPv4Address, holder_mac: str | None, now: float) -> None:
-        self._server.note_probe(address, holder_mac, now)
+        if self._server is not None:
+            self._server.note_probe(address, holder_mac, now)
 
     def addresses_to_probe(self, now: float, count: int) -> list[ProbeFirst]:
-        return [] if self._is_beside() else self._server.addresses_to_probe(now, count)
+        if self._server is None or self._is_beside():
+            return []
+        return self._server.addresses_to_probe(now, count)

@@ -4,7 +4,7 @@ Times are seconds of the clock whose readings the caller passes as `now`: the co
 is. A lease that has expired stays in the repository: its machine gets the same address again while nobody else took it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address
@@ -127,3 +127,15 @@ class LeaseTable:
     def _note(self, address: IPv4Address, lease: Lease | None) -> None:
         self._changes.pop(address, None)  # so that the order is that of the last changes
         self._changes[address] = lease
+
+
+class GivenLeases:
+    """Who has which address, as far as this appliance gives the addresses: beside another server it cannot tell."""
+
+    def __init__(self, leases: LeaseRepository, gives: Callable[[IPv4Address], bool]) -> None:
+        self._leases = leases
+        self.gives = gives
+        """Whether the addresses there are this appliance's to give."""
+
+    def get_by_address(self, address: IPv4Address) -> Lease | None:
+        return self._leases.get_by_address(address) if self.gives(address) else None

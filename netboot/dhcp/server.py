@@ -244,6 +244,8 @@ class DhcpServer:
         self, request: DhcpPacket, place: Place, chosen: IPv4Address, wished: IPv4Address | None, now: float
     ) -> Reply | Ignored:
         mac = request.mac
+        if chosen in self._config.other_addresses:
+            return Ignored(f"takes the offer of our server on another interface: {chosen}")
         if chosen != self._config.server_address:
             self._offers.drop(mac)
             return Ignored(f"took another server's offer: {chosen}")

@@ -99,6 +99,8 @@ class ServerConfig:
     reservations: tuple[Reservation, ...] = ()
     probe: bool = True
     """Ask whether an address is in use before it is offered (RFC 2131, section 3.1): see `ProbeFirst`."""
+    other_addresses: frozenset[IPv4Address] = frozenset()
+    """Of our servers on other interfaces, which share leases and offers: their offers are not a stranger's."""
 
     def __post_init__(self) -> None:
         subnets = self.subnets

@@ -34,6 +34,7 @@ from netboot.bootlog.timeline import BootLog, BootRecord, Role, role_of
 from netboot.deployment.live import Changes
 from netboot.dhcp.leases import Lease
 from netboot.dhcp.reply import Arrival, Reply
+from netboot.dhcp.watch import OtherServer
 from netboot.errors import NetbootError
 from netboot.model import Ignored
 from netboot.persistence.boot_log import BootRepository
@@ -62,6 +63,9 @@ class Leases(Protocol):
 
     def get_by_address(self, address: IPv4Address) -> Lease | None: ...
 
+    def gives(self, address: IPv4Address) -> bool:
+        """Whether the addresses there are this appliance's to give."""
+
 
 def _quietly(
     method: Callable[Concatenate["BootRecorder", Given], None],
@@ -85,12 +89,10 @@ class BootRecorder:
         self,
         database: Database,
         repository: BootRepository,
-        leases: Leases | None,
+        leases: Leases,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        """`leases`: of the DHCP server; None: the addresses are given by another one. `clock`: Unix seconds that never
-        jump; the machine's own from now on when None.
-        """
+        """`clock`: Unix seconds that never jump; the machine's own from now on when None."""
         self._database = database
         self._repository = repository
         self._leases = leases
@@ -127,6 +129,12 @@ class BootRecorder:
             if address != NO_ADDRESS:
                 self._learn(str(address), mac)
         self._log.record(mac, exchange_of(request, arrival, outcome), now)
+
+    @_quietly
+    def other_server(self, interface: str, other: OtherServer, follows: str) -> None:
+        """Another DHCP server appeared on an interface."""
+        reason = f"another DHCP server: {other.server} gives out addresses on {interface}, {follows}"
+        self._ignored.add(other.mac, "DHCP server", reason, self._clock())
 
     # Files
 
@@ -183,7 +191,7 @@ class BootRecorder:
         if not mac:
             return
         now = self._clock()
-        if self._leases is None and self._mac_of_peer(peer, now) is None:
+        if self._mac_of_peer(peer, now) is None and not self._leases.gives(IPv4Address(peer)):
             self._learn(peer, mac)
         told = Told.LOCAL if step.kind is BootKind.LOCAL else Told.AGENT
         self._log.record(mac, Configured(told, cut(step.machine), cut(step.reason)), now)
@@ -291,13 +299,12 @@ class BootRecorder:
 
     def _mac_of_peer(self, peer: str, now: float) -> str | None:
         """By lease, by what machines told, by the kernel's ARP table."""
-        if self._leases is not None:
-            try:
-                lease = self._leases.get_by_address(IPv4Address(peer))
-            except AddressValueError:
-                return None
-            if lease is not None:
-                return lease.mac
+        try:
+            lease = self._leases.get_by_address(IPv4Address(peer))
+        except AddressValueError:
+            return None
+        if lease is not None:
+            return lease.mac
         if (told := self._mac_at.get(peer)) is not None:
             return told
         if now - self._arp_read_s > ARP_FRESH_S:

@@ -68,6 +68,8 @@ class _Cast:
     session: Session
     source: StoredImage
     expected: set[int]
+    sender: str
+    """The address of ours that it is sent from."""
     started_s: float
     process: CastProcess | None = None
     control_port: int = 0
@@ -98,22 +100,23 @@ class CastService:
     def __init__(
         self,
         images: Images,
-        interface_address: str,
         clock: Callable[[], float],
         control_port_base: int = CONTROL_PORT_BASE,
     ) -> None:
         self._images = images
-        self._address = interface_address
         self._clock = clock
         self._control_port_base = control_port_base
         self._promised: set[int] = set()
-        """Control ports that machines were told, or will be."""
+        """Control ports that machines were told, or will be: each is one session's, whatever its interface."""
         self._casts: dict[int, _Cast] = {}
         self._wake = asyncio.Event()
 
-    async def open(self, session: Session, manifest: Manifest, receivers: list[int]) -> None:
-        """Start the sender of a session; it waits for its receivers. Raises CastError and StoreError."""
-        cast = _Cast(session, await self._images.chunks(manifest), set(receivers), self._clock())
+    async def open(self, session: Session, manifest: Manifest, receivers: list[int], sender: str) -> None:
+        """Start the sender of a session, at the address `sender` of ours; it waits for its receivers.
+
+        Raises CastError and StoreError.
+        """
+        cast = _Cast(session, await self._images.chunks(manifest), set(receivers), sender, self._clock())
         await self._start(cast)
         self._casts[session.id] = cast
 
@@ -128,7 +131,7 @@ class CastService:
             receiver=receiver,
             group=session.group,
             data_port=session.data_port,
-            sender=self._address,
+            sender=cast.sender,
             control_port=cast.control_port,
         )
 
@@ -291,18 +294,18 @@ class CastService:
         """
         for step in range(CONTROL_PORTS):
             port = self._control_port_base + (cast.session.number + step) % CONTROL_PORTS
-            if port in self._promised or not _is_free(self._address, port):
+            if port in self._promised or not _is_free(cast.sender, port):
                 continue
             self._promised.add(port)
             try:
                 return await self._start_at(cast, port)
             except BaseException as error:
                 self._promised.discard(port)
-                if not isinstance(error, CastError) or _is_free(self._address, port):  # it was not the port
+                if not isinstance(error, CastError) or _is_free(cast.sender, port):  # it was not the port
                     raise
         last = self._control_port_base + CONTROL_PORTS - 1
         raise CastError(
-            f"UDP ports {self._control_port_base} to {last} of {self._address} are all in use: wait for a session to "
+            f"UDP ports {self._control_port_base} to {last} of {cast.sender} are all in use: wait for a session to "
             "end, or set another control-port-base"
         )
 
@@ -310,7 +313,7 @@ class CastService:
         session = cast.session
         process = CastProcess(
             cast.source,
-            SenderAddress(session.number, session.group, session.data_port, self._address, control_port),
+            SenderAddress(session.number, session.group, session.data_port, cast.sender, control_port),
             SenderOptions(max_bitrate_bps=session.max_bitrate_bps, silence_timeout_s=NEVER_S),
             sorted(cast.expected - cast.served - cast.gone),
             build_bitmap((), len(cast.source.stored_lengths)),

@@ -12,7 +12,7 @@ from netboot.bootlog.diagnosis import Diagnosis, diagnose
 from netboot.bootlog.events import AgentStep
 from netboot.bootlog.timeline import BootRecord
 from netboot.bootlog.words import lines_of
-from netboot.dhcp.leases import LeaseTable
+from netboot.dhcp.leases import GivenLeases, LeaseTable
 from netboot.dhcp.proxy import DhcpProxy
 from netboot.dhcp.reply import BootChooser, Reply
 from netboot.dhcp.server import DhcpServer
@@ -68,7 +68,8 @@ class Scene:
             self.responder = _server(leases, pool, choose)
         self.database = open_database(directory / "roomcast.db")
         self.repository = BootRepository(self.database)
-        self.recorder = BootRecorder(self.database, self.repository, None if proxy else leases, lambda: self.now)
+        given = GivenLeases(leases, lambda address: not proxy)
+        self.recorder = BootRecorder(self.database, self.repository, given, lambda: self.now)
 
     def close(self) -> None:
         self.database.close()

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,17 @@ from imager.image.manifest import Chunk, Extent, ImageKind, Manifest
 from imager.wire.messages import Disk, FirmwareKind, Inventory, Nic, Proof, Registration, TaskResult, decode, encode
 from netboot.api.admin import ApplianceFacts, build_admin_app
 from netboot.api.agent import build_agent_app
-from netboot.app import Appliance, build_appliance
+from netboot.appliance import Appliance, build_appliance
 from netboot.boot.render import Renderer
 from netboot.config import Settings
+from netboot.deployment.grouping import CastInterface
 from netboot.deployment.outcomes import Clock
 from netboot.model import Ignored
 from netboot.services.counters import PacketCounters
 from netboot.ui.pages import build_pages_app
 
 WINDOW_BYTES = 4096
+LOOPBACK = CastInterface("lo", IPv4Address("127.0.0.1"), IPv4Network("127.0.0.0/8"))
 
 
 def an_inventory(mac: str = "52:54:00:00:00:01", **changes: Any) -> Inventory:
@@ -153,7 +155,7 @@ async def a_bench(directory: Path, boot: NoBootFiles | None = None) -> AsyncIter
     """A real appliance on 127.0.0.1 with its data in `directory`; its casts run, its watch does not."""
     clock = HandClock()
     settings = Settings(interfaces=("lo",), data=directory)
-    appliance = build_appliance(settings, IPv4Address("127.0.0.1"), Clock(clock, clock))
+    appliance = build_appliance(settings, [LOOPBACK], Clock(clock, clock))
     agent_app = build_agent_app(appliance.agents, boot or NoBootFiles())
     admin_app = build_admin_app(
         appliance.overview,
@@ -161,8 +163,8 @@ async def a_bench(directory: Path, boot: NoBootFiles | None = None) -> AsyncIter
         appliance.library,
         appliance.changes,
         Renderer(None),
-        settings.max_wait_s,
-        ApplianceFacts("lo", "127.0.0.1", "server", {"dhcp": PacketCounters()}),
+        lambda: settings.max_wait_s,
+        lambda: ApplianceFacts("lo", "127.0.0.1", "server", (), {"dhcp": PacketCounters()}),
     )
     pages_app = build_pages_app(appliance.overview, appliance.changes)
     casting = asyncio.create_task(appliance.casts.run(appliance.cast_events))

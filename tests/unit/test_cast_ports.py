@@ -28,7 +28,7 @@ async def some_casts(directory: Path) -> AsyncIterator[tuple[CastService, Sessio
     """Casts of their own at `BASE`, a session to be opened there, and its image."""
     async with a_bench(directory) as bench:
         manifest, session = await a_session(bench)
-        casts = CastService(bench.appliance.images, LOOPBACK, bench.clock, BASE)
+        casts = CastService(bench.appliance.images, bench.clock, BASE)
         try:
             yield casts, session, manifest
         finally:
@@ -46,7 +46,7 @@ async def a_session(bench: Bench) -> tuple[Manifest, Session]:
 def test_session_answers_at_a_port_of_the_range_that_follows_from_its_number(tmp_path: Path) -> None:
     async def story() -> None:
         async with some_casts(tmp_path) as (casts, session, manifest):
-            await casts.open(session, manifest, [1])
+            await casts.open(session, manifest, [1], LOOPBACK)
             assert casts.address(session, 1).control_port == ITS_PORT
 
     asyncio.run(story())
@@ -58,7 +58,7 @@ def test_port_that_another_program_has_or_another_session_was_promised_is_passed
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
                 other.bind((LOOPBACK, ITS_PORT))
                 sessions = [dataclasses.replace(session, id=number) for number in (1, 2, 3)]
-                await asyncio.gather(*(casts.open(one, manifest, [1]) for one in sessions))
+                await asyncio.gather(*(casts.open(one, manifest, [1], LOOPBACK) for one in sessions))
                 ports = sorted(casts.address(one, 1).control_port for one in sessions)
                 assert ports == [ITS_PORT + 1, ITS_PORT + 2, ITS_PORT + 3]
 
@@ -70,11 +70,11 @@ def test_range_that_is_used_up_is_told(tmp_path: Path, monkeypatch: pytest.Monke
 
     async def story() -> None:
         async with some_casts(tmp_path) as (casts, session, manifest):
-            await casts.open(session, manifest, [1])
+            await casts.open(session, manifest, [1], LOOPBACK)
             with pytest.raises(CastError, match="all in use: wait for a session to end"):
-                await casts.open(dataclasses.replace(session, id=2), manifest, [1])
+                await casts.open(dataclasses.replace(session, id=2), manifest, [1], LOOPBACK)
             await casts.close(session.id)
-            await casts.open(dataclasses.replace(session, id=2), manifest, [1])
+            await casts.open(dataclasses.replace(session, id=2), manifest, [1], LOOPBACK)
 
     asyncio.run(story())
 

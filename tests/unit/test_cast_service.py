@@ -93,7 +93,7 @@ def test_session_whose_port_another_program_has_takes_any(tmp_path: Path) -> Non
             manifest = await bench.appliance.images.manifest("golden", 1)
             casts = bench.appliance.casts
             other, _ = casts._casts[1], casts._casts.clear()
-            await casts.open(session, manifest, [1])
+            await casts.open(session, manifest, [1], "127.0.0.1")
             assert casts.address(session, 1).control_port not in (0, port)
             casts._casts[2] = other  # for the end to close it
 

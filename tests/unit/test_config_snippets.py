@@ -1,5 +1,6 @@
 """Snippets for other DHCP servers, as those servers read them; `roomcast config` as a command; settings to the core."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,11 +16,12 @@ from netboot.boot.snippets import Peer, boot_rows, render_snippet
 from netboot.config import ConfigError
 from netboot.config.loading import load
 from netboot.dhcp.subnets import Pool
-from netboot.dhcp_settings import build_server_config
+from netboot.dhcp_settings import build_server_config, check_settings
 from netboot.services.interface import Interface
 
 SERVER = IPv4Address("10.77.0.1")
 ETH1 = Interface("eth1", 2, bytes(6), SERVER, IPv4Network("10.77.0.0/24"), 1500)
+ETH2 = Interface("eth2", 3, bytes(6), IPv4Address("10.78.0.1"), IPv4Network("10.78.0.0/24"), 1500)
 
 
 def accepts(*command: str) -> None:
@@ -132,4 +134,27 @@ def test_what_the_file_says_reaches_the_dhcp_core(tmp_path: Path) -> None:
 def test_pool_outside_the_interface_is_told(tmp_path: Path) -> None:
     flags = {"interfaces": ["eth1"], "pool": "10.0.0.1-10.0.0.9"}
     with pytest.raises(ConfigError, match="is not inside the network of an interface"):
-        build_server_config(load(flags, None, {}).settings, ETH1, probe=False)
+        check_settings(load(flags, None, {}).settings, [ETH1])
+
+
+def test_each_interface_has_its_own_part_of_the_settings(tmp_path: Path) -> None:
+    file = tmp_path / "roomcast.toml"
+    file.write_text(
+        'interfaces = ["eth1", "eth2"]\npool = "10.77.0.50-10.77.0.60"\nrouter = "10.77.0.254"\n'
+        '[[subnet]]\nnetwork = "10.78.0.0/24"\npools = ["10.78.0.10-10.78.0.20"]\n'
+        '[[subnet]]\nnetwork = "10.90.0.0/24"\npools = ["10.90.0.10-10.90.0.20"]\n'
+        '[[reservation]]\nmac = "52:54:00:00:00:01"\naddress = "10.78.0.9"\n'
+    )
+    loaded = load({}, file, {})
+    check_settings(loaded.settings, [ETH1, ETH2], loaded)
+    first = build_server_config(loaded.settings, ETH1, [ETH2], probe=True)
+    second = build_server_config(loaded.settings, ETH2, [ETH1], probe=True)
+    assert first.local.pools == (Pool(IPv4Address("10.77.0.50"), IPv4Address("10.77.0.60")),)
+    assert first.local.routers == (IPv4Address("10.77.0.254"),) and second.local.routers == ()
+    assert second.local.pools == (Pool(IPv4Address("10.78.0.10"), IPv4Address("10.78.0.20")),)
+    behind_relays = [str(subnet.network) for subnet in first.relayed]
+    assert behind_relays == [str(subnet.network) for subnet in second.relayed] == ["10.90.0.0/24"]
+    assert first.reservations == () and second.reservations[0].mac == "52:54:00:00:00:01"
+    assert first.other_addresses == {ETH2.address} and second.other_addresses == {ETH1.address}
+    plain = build_server_config(dataclasses.replace(loaded.settings, subnets=()), ETH2, [ETH1], probe=True)
+    assert plain.local.pools == (Pool(IPv4Address("10.78.0.128"), IPv4Address("10.78.0.254")),)

@@ -1,12 +1,20 @@
 """Tables of states, and when a session begins."""
 
 import itertools
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 from deployment_builders import an_inventory
 
 from imager.wire.messages import After
-from netboot.deployment.grouping import MOST_RECEIVERS, Attendance, may_begin, plan_tasks
+from netboot.deployment.grouping import (
+    MOST_RECEIVERS,
+    Attendance,
+    CastInterface,
+    choose_interface,
+    may_begin,
+    plan_tasks,
+)
 from netboot.deployment.records import Machine
 from netboot.deployment.states import (
     OPEN_TASK_STATES,
@@ -103,3 +111,33 @@ def test_receivers_are_numbered_from_one() -> None:
 def test_more_machines_than_receiver_numbers_are_refused() -> None:
     with pytest.raises(UserError, match="too many"):
         plan_tasks(machines(1) * (MOST_RECEIVERS + 1), "golden", 1, "", After.REBOOT)
+
+
+ETH1 = CastInterface("eth1", IPv4Address("10.77.0.1"), IPv4Network("10.77.0.0/24"))
+ETH2 = CastInterface("eth2", IPv4Address("10.78.0.1"), IPv4Network("10.78.0.0/24"))
+
+
+def at(*addresses: str) -> list[Machine]:
+    return [
+        Machine(number, f"pc-{number}", an_inventory(address=address), (), 0.0, 0.0)
+        for number, address in enumerate(addresses, start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("addresses", "chosen"),
+    [
+        (("10.77.0.5", "10.77.0.6"), ETH1),
+        (("10.78.0.5",), ETH2),
+        (("10.90.0.5", "10.78.0.5"), ETH2),  # one behind a router goes with the others
+        (("10.90.0.5",), ETH1),
+    ],
+)
+def test_session_is_sent_where_its_machines_are(addresses: tuple[str, ...], chosen: CastInterface) -> None:
+    assert choose_interface(at(*addresses), [ETH1, ETH2]) is chosen
+
+
+def test_session_of_machines_on_two_interfaces_is_refused_with_their_names() -> None:
+    addresses = ["10.78.0.9", *(f"10.77.0.{number}" for number in range(2, 8))]
+    with pytest.raises(UserError, match="on eth2: pc-1; on eth1: pc-2, pc-3, pc-4 and 3 more"):
+        choose_interface(at(*addresses), [ETH1, ETH2])

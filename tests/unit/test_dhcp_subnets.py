@@ -22,6 +22,7 @@ from dhcp_builders import (
 )
 
 from netboot.dhcp.leases import LeaseTable
+from netboot.dhcp.offers import OpenOffers
 from netboot.dhcp.reply import Arrival, Delivery, Destination
 from netboot.dhcp.server import DhcpServer
 from netboot.dhcp.subnets import Pool, Reservation, ServerConfig, Subnet
@@ -232,3 +233,27 @@ def test_subnets_and_pools_that_overlap_are_refused() -> None:
         Subnet(NETWORK, (Pool(NETWORK[5], NETWORK[9]), Pool(NETWORK[9], NETWORK[12])))
     with pytest.raises(ValueError, match="overlap"):
         ServerConfig(SERVER, LOCAL, (Subnet(IPv4Network("10.77.0.0/16"), ()),))
+
+
+def test_servers_of_two_interfaces_share_offers_and_do_not_spoil_each_others() -> None:
+    """A relay agent that is told both addresses brings every packet to both servers."""
+    leases, offers = LeaseTable(), OpenOffers()
+    second = IPv4Address("10.78.0.1")
+    far = Subnet(IPv4Network("10.90.0.0/24"), (Pool(IPv4Address("10.90.0.10"), IPv4Address("10.90.0.20")),))
+    locals_ = {SERVER: LOCAL, second: Subnet(IPv4Network("10.78.0.0/24"), ())}
+    one, two = (
+        DhcpServer(
+            ServerConfig(own, local, (far,), probe=False, other_addresses=frozenset(locals_) - {own}),
+            leases,
+            choose_by_firmware,
+            offers,
+        )
+        for own, local in locals_.items()
+    )
+    relay = IPv4Address("10.90.0.1")
+    offered = {reply_to(server, a_discover(giaddr=relay)).packet.yiaddr for server in (one, two)}
+    assert len(offered) == 1
+    (address,) = offered
+    request = a_packet(MessageType.REQUEST, (SERVER_IDENTIFIER, second), (REQUESTED_ADDRESS, address), giaddr=relay)
+    assert "another interface" in reason_of(one, request)
+    assert reply_to(two, request).packet.message_type is MessageType.ACK

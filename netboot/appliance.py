@@ -1,0 +1,147 @@
+"""The objects of one appliance, built from its settings and its data directory. Opens no socket of the network."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+
+from imager.errors import ImagerError
+from imager.image.keys import load_or_create_signing_key, public_key_bytes
+from imager.image.store import ImageStore
+from netboot.config.current import CurrentSettings
+from netboot.config.settings import Settings
+from netboot.deployment.agents import Agents
+from netboot.deployment.boot_log import BootHistory
+from netboot.deployment.captures import Captures
+from netboot.deployment.cast_events import CastEvents
+from netboot.deployment.grouping import CastInterface
+from netboot.deployment.images import Images
+from netboot.deployment.library import Library
+from netboot.deployment.live import Board, Changes
+from netboot.deployment.next_boot import NextBoots
+from netboot.deployment.orders import Orders
+from netboot.deployment.outcomes import Clock, Outcomes
+from netboot.deployment.overview import Overview
+from netboot.dhcp.leases import GivenLeases
+from netboot.errors import ServiceError
+from netboot.persistence.boot_log import BootRepository
+from netboot.persistence.database import Database, open_database
+from netboot.persistence.leases import SqlLeases
+from netboot.persistence.machines import MachineRepository
+from netboot.persistence.sessions import SessionRepository
+from netboot.services.boot_log import BootRecorder
+from netboot.services.cast import CastService
+
+
+@dataclass(frozen=True, slots=True)
+class Appliance:
+    """The objects of one appliance. Sockets are not theirs."""
+
+    current: CurrentSettings
+    database: Database
+    machines: MachineRepository
+    sessions: SessionRepository
+    leases: SqlLeases
+    given: GivenLeases
+    images: Images
+    captures: Captures
+    library: Library
+    casts: CastService
+    board: Board
+    changes: Changes
+    outcomes: Outcomes
+    agents: Agents
+    orders: Orders
+    overview: Overview
+    next_boots: NextBoots
+    cast_events: CastEvents
+    boot_log: BootRecorder
+    boot_history: BootHistory
+    public_key: bytes
+    """Signs manifests: 32 raw bytes."""
+
+    async def close(self) -> None:
+        """End what runs beside the event loop."""
+        await self.casts.close_all()
+        await self.captures.close()
+        self.library.close()
+        self.images.close()
+        self.database.close()
+
+
+def build_appliance(
+    settings: Settings,
+    interfaces: Sequence[CastInterface],
+    clock: Clock | None = None,
+    gives: Callable[[IPv4Address], bool] = lambda address: True,
+) -> Appliance:
+    """Open the data directory and build the objects that serve `interfaces`, one or more. Raises ServiceError.
+
+    `gives`: whether this appliance gives the addresses where that one is.
+    """
+    clock = clock or Clock(time.time, time.monotonic)
+    current = CurrentSettings(settings)
+    database = open_database(settings.database)
+    try:
+        key = load_or_create_signing_key(settings.keys)
+        store = ImageStore(settings.images, key)
+    except ImagerError as error:
+        database.close()
+        raise ServiceError(str(error)) from error
+    machines, sessions = MachineRepository(database), SessionRepository(database)
+    leases = SqlLeases(database)
+    given = GivenLeases(leases, gives)
+    images, captures = Images(store), Captures(store)
+    board, changes = Board(), Changes()
+    casts = CastService(images, clock.monotonic, settings.control_port_base)
+    outcomes = Outcomes(database, sessions, board, changes, casts, captures, clock)
+    boot_log = BootRecorder(database, BootRepository(database), given)
+    return Appliance(
+        current=current,
+        database=database,
+        machines=machines,
+        sessions=sessions,
+        leases=leases,
+        given=given,
+        images=images,
+        captures=captures,
+        library=Library(store, changes),
+        casts=casts,
+        board=board,
+        changes=changes,
+        outcomes=outcomes,
+        agents=Agents(
+            database,
+            machines,
+            sessions,
+            images,
+            captures,
+            casts,
+            outcomes,
+            board,
+            changes,
+            clock,
+            given,
+            lambda: current.settings.idle_s,
+            boot_log,
+        ),
+        orders=Orders(
+            database,
+            machines,
+            sessions,
+            images,
+            casts,
+            outcomes,
+            changes,
+            clock,
+            settings.cast_network,
+            settings.data_port_base,
+            interfaces,
+        ),
+        overview=Overview(database, machines, sessions, images, board, changes, clock),
+        next_boots=NextBoots(machines, sessions),
+        cast_events=CastEvents(database, sessions, board, changes, outcomes, clock),
+        boot_log=boot_log,
+        boot_history=BootHistory(database, machines, BootRepository(database), boot_log),
+        public_key=public_key_bytes(key),
+    )
