@@ -9,7 +9,7 @@ from typing import Annotated, Protocol
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi import Path as PathParameter
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 
 from imager.errors import MessageError
 from imager.wire.messages import (
@@ -28,10 +28,11 @@ from imager.wire.messages import (
     encode,
 )
 from netboot.api.bodies import add_error_handlers, read_body
+from netboot.api.boot_files import BYTES, answer_with, no_such_file
+from netboot.api.boot_tree import FetchLog
 from netboot.api.inventory import check_inventory, check_progress, check_result
 from netboot.deployment.agents import LONGEST_WAIT_S, Agents
 from netboot.deployment.captures import LARGEST_STORED_BYTES
-from netboot.errors import UserError
 from netboot.model import Ignored
 
 LARGEST_INVENTORY_BYTES = 256 * 1024
@@ -41,12 +42,14 @@ LARGEST_BITMAP_BYTES = 8 * 1024 * 1024
 LARGEST_MANIFEST_BYTES = 256 * 1024 * 1024
 
 JSON = "application/json"
-BYTES = "application/octet-stream"
 LARGEST_ID = 2**31 - 1
 
 
 class BootTree(Protocol):
     """The boot files as this app serves them."""
+
+    @property
+    def fetches(self) -> FetchLog | None: ...
 
     def open_http(self, path: str, peer: str) -> bytes | Path | Ignored:
         """The file at `path` (without /boot/) for the client with this address."""
@@ -130,17 +133,10 @@ def build_agent_app(agents: Agents, boot: BootTree) -> FastAPI:
         return Response(status_code=204)
 
     @app.api_route("/boot/{path:path}", methods=["GET", "HEAD"])
-    def boot_file(request: Request, path: str) -> Response:
-        if len(path) > 255 or not path.isprintable() or ".." in path.split("/"):
-            raise UserError("no such boot file")
+    def boot_file(request: Request) -> Response:
+        path = request.scope["path"].removeprefix("/boot/")  # the router would forgive a line's end
         content = boot.open_http(path, _peer(request))
-        match content:
-            case Path():
-                return FileResponse(content, media_type=BYTES)
-            case bytes():
-                return Response(content, media_type=BYTES)
-            case Ignored(reason):
-                return JSONResponse({"detail": reason}, 404)
+        return no_such_file() if isinstance(content, Ignored) else answer_with(content, request, path, boot.fetches)
 
     return app
 

@@ -96,6 +96,7 @@ class BootFiles:
                 self._files[name] = boot_directory / name
             # Where shim 16 looks when the DHCP answer named its file in option 67 and left the `file` field empty.
             self._files[Path(arch.signed_grub).name] = boot_directory / arch.signed_grub
+        self._roots = (boot_directory, agent_directory)
         self._http_images = boot_directory / "http"
         self._making_image = threading.Lock()
         self._disk_grub = {arch: boot_directory / arch.disk_grub for arch in UefiArch}
@@ -124,7 +125,7 @@ class BootFiles:
             return self._http_image(match["mac"].replace("-", ":"), arch, request)
         if name not in self._files:
             return Ignored(f"no such file: {name}")
-        return _regular_file(self._files[name])
+        return self._regular_file(self._files[name])
 
     def _http_image(self, mac: str, arch: UefiArch, request: BootRequest) -> BootContent | Ignored:
         """A volume for this machine, equal for all that do the same: names nobody, so that few are kept."""
@@ -150,17 +151,30 @@ class BootFiles:
             configuration = self._renderer.render_grub(context)
             files |= {name.upper(): self._files[name] for name in _AGENT}
         for file in files.values():
-            if isinstance(found := _regular_file(file), Ignored):
+            if isinstance(found := self._regular_file(file), Ignored):
                 return found
         try:
             with self._making_image:  # a room that asks at once waits for one volume
-                return _regular_file(http_image.build(self._http_images, configuration, files))
+                return self._regular_file(http_image.build(self._http_images, configuration, files))
         except OSError as error:
             return Ignored(f"the volume for UEFI HTTP boot cannot be written: {error}")
 
+    def _regular_file(self, file: Path) -> BootContent | Ignored:
+        """A link, or a file behind a linked directory, is none of the tree's."""
+        try:
+            status = file.lstat()
+            real = file.parent.resolve(strict=True)
+        except OSError as error:
+            return Ignored(f"{file}: {error.strerror}")
+        if not stat.S_ISREG(status.st_mode):
+            return Ignored(f"{file} is not a regular file")
+        if not any(real.is_relative_to(root.resolve()) for root in self._roots):
+            return Ignored(f"{file} leads out of the tree")
+        return BootContent(file, status.st_size)
+
     def _step(self, mac: str, request: BootRequest, arch: UefiArch) -> NextBoot:
         step = self._next_boot(mac) if mac else NextBoot(BootKind.LOCAL, reason="this machine did not tell its MAC")
-        if step.kind is BootKind.AGENT and any(isinstance(_regular_file(self._files[n]), Ignored) for n in _AGENT):
+        if step.kind is BootKind.AGENT and any(isinstance(self._regular_file(self._files[n]), Ignored) for n in _AGENT):
             step = NextBoot(BootKind.LOCAL, step.machine, "no agent is built")
         if step.kind is BootKind.AGENT and arch is UefiArch.ARM64:
             step = NextBoot(BootKind.LOCAL, step.machine, "there is no agent for ARM64")
@@ -200,13 +214,3 @@ def _normal(path: str) -> str | Ignored:
 
 def _rendered(content: bytes) -> BootContent:
     return BootContent(content, len(content))
-
-
-def _regular_file(file: Path) -> BootContent | Ignored:
-    try:
-        status = file.lstat()
-    except OSError as error:
-        return Ignored(f"{file}: {error.strerror}")
-    if not stat.S_ISREG(status.st_mode):
-        return Ignored(f"{file} is not a regular file")
-    return BootContent(file, status.st_size)

@@ -7,12 +7,15 @@ without descriptors there is no TFTP, no database and no cast either. What is to
 import asyncio
 import contextlib
 import resource
+import socket
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from netboot.services.sendfile import FILE_MESSAGE, send_file
 
 MOST_AGENT_CONNECTIONS = 4096
 MOST_OTHER_CONNECTIONS = 512
@@ -29,6 +32,8 @@ class Limits:
     """A connection that has not sent a whole request's head so long after it began is closed."""
     body_silence_s: float = 60.0
     """One whose body stops so long, though we would read it, too."""
+    write_silence_s: float = 60.0
+    """One that takes nothing of an answer for so long, too."""
 
 
 def raise_open_files() -> int:
@@ -41,8 +46,8 @@ def raise_open_files() -> int:
 
 
 def agents_limits(open_files: int) -> Limits:
-    """Of the machines' server: at most half of all descriptors; one machine needs a few."""
-    return Limits(min(MOST_AGENT_CONNECTIONS, open_files // 2), per_peer=64)
+    """Of the machines' server: at most half of all descriptors, for connections and their files."""
+    return Limits(min(MOST_AGENT_CONNECTIONS, open_files // 4), per_peer=64)
 
 
 def other_limits(open_files: int) -> Limits:
@@ -89,6 +94,10 @@ def guarded_protocol(door: Door) -> type[asyncio.Protocol]:
                 return
             self._peer = peer
             super().connection_made(transport)
+            self.app = self._run_app
+            if isinstance(address, tuple):  # whatever waits in this process or in the kernel (RFC 5482)
+                silence_ms = int(door.limits.write_silence_s * 1000)
+                transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, silence_ms)
             self._set_deadline(door.limits.request_s)
 
         def data_received(self, data: bytes) -> None:
@@ -101,6 +110,19 @@ def guarded_protocol(door: Door) -> type[asyncio.Protocol]:
                     self._set_deadline(door.limits.body_silence_s)
                 case _:
                     self._drop_deadline()
+
+        async def _run_app(self, scope: Any, receive: Any, send: Any) -> None:
+            """The app, which may send files: one request at a time, so the cycle is that of this request."""
+            cycle = self.cycle
+
+            async def send_anything(message: Any) -> None:
+                if message["type"] == FILE_MESSAGE:
+                    await send_file(cycle, message, door.limits.write_silence_s)
+                else:
+                    await send(message)
+
+            scope["extensions"] = {FILE_MESSAGE: {}}
+            await self.config.loaded_app(scope, receive, send_anything)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._drop_deadline()

@@ -98,6 +98,7 @@ class NoBootFiles:
 
     def __init__(self, files: dict[str, bytes | Path] | None = None) -> None:
         self._files = files or {}
+        self.fetches = None
 
     def open_http(self, path: str, peer: str) -> bytes | Path | Ignored:
         return self._files.get(path, Ignored(f"no such file: {path}"))

@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import pytest
 from deployment_builders import (
-    NoBootFiles,
     a_bench,
     a_manifest,
     an_image_of,
@@ -527,26 +526,6 @@ def test_capture_cannot_publish_under_another_name(tmp_path: Path) -> None:
             answer = await machine.post(f"{path}/publish", content=a_manifest("golden", rows).body())
             assert answer.status_code == 400
             assert "golden" in answer.json()["detail"]
-
-    run(story())
-
-
-def test_boot_files_are_served_whole_in_parts_and_by_head(tmp_path: Path) -> None:
-    kernel = tmp_path / "vmlinuz"
-    kernel.write_bytes(bytes(range(256)) * 40)
-
-    async def story() -> None:
-        files = NoBootFiles({"agent/vmlinuz": kernel, "grub/grub.cfg": b"set timeout=1\n"})
-        async with a_bench(tmp_path / "data", files) as bench:
-            whole = await bench.anonymous.get("/boot/agent/vmlinuz")
-            assert whole.content == kernel.read_bytes()
-            part = await bench.anonymous.get("/boot/agent/vmlinuz", headers={"range": "bytes=10-19"})
-            assert (part.status_code, part.content) == (206, bytes(range(10, 20)))
-            head = await bench.anonymous.head("/boot/agent/vmlinuz")
-            assert (head.status_code, head.headers["content-length"], head.content) == (200, "10240", b"")
-            assert (await bench.anonymous.get("/boot/grub/grub.cfg")).text == "set timeout=1\n"
-            assert (await bench.anonymous.get("/boot/nothing")).status_code == 404
-            assert (await bench.anonymous.get("/boot/%2e%2e/%2e%2e/etc/passwd")).status_code in (400, 404)
 
     run(story())
 

@@ -164,6 +164,23 @@ def test_a_link_in_place_of_a_file_is_not_followed(tree: BootFiles, tmp_path: Pa
     assert isinstance(found, Ignored) and "not a regular file" in found.reason
 
 
+def test_a_linked_directory_does_not_lead_out_of_the_tree(tree: BootFiles, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "keys"
+    (elsewhere / "core.0").write_bytes(b"secret")
+    for file in (tmp_path / "boot" / "bios").iterdir():
+        file.unlink()
+    (tmp_path / "boot" / "bios").rmdir()
+    (tmp_path / "boot" / "bios").symlink_to(elsewhere)
+    found = tree.open("bios/core.0", REQUEST)
+    assert isinstance(found, Ignored) and "out of the tree" in found.reason
+
+
+def test_the_directory_of_the_agent_may_itself_be_a_link_to_another_disk(tree: BootFiles, tmp_path: Path) -> None:
+    (tmp_path / "agent").rename(tmp_path / "large-disk")
+    (tmp_path / "agent").symlink_to(tmp_path / "large-disk")
+    assert isinstance(tree.open("agent/vmlinuz", REQUEST), BootContent)
+
+
 def test_a_fifo_in_place_of_a_file_is_not_opened(tree: BootFiles, tmp_path: Path) -> None:
     kernel = tmp_path / "agent" / "vmlinuz"
     kernel.unlink()
