@@ -100,7 +100,7 @@ async def _run(
     loop.add_signal_handler(signal.SIGHUP, reloader.reload_or_log)
     if settings.mode is Mode.AUTO:
         say("looking for another DHCP server")
-    with _open_doors(settings, interfaces) as doors:
+    with _open_doors(settings, interfaces) as doors, appliance.leases.journal:
         try:
             async with asyncio.TaskGroup() as group:
                 running = await _start_boot_services(group, appliance, interfaces, counters)
@@ -209,7 +209,7 @@ def _tell(settings: Settings, interfaces: ServedInterfaces, say: Say) -> None:
         match facts.role:
             case Mode.SERVER:
                 others = [other for other in interfaces.interfaces if other is not each]
-                pools = build_server_config(settings, each, others, probe=False).local.pools
+                pools = build_server_config(settings, each, others).local.pools
                 dhcp = f"DHCP server, addresses {', '.join(str(pool) for pool in pools) or 'as reserved'}"
             case Mode.PROXY:
                 dhcp = "proxyDHCP beside the network's own DHCP server"

@@ -26,11 +26,11 @@ from netboot.dhcp.leases import GivenLeases
 from netboot.errors import ServiceError
 from netboot.persistence.boot_log import BootRepository
 from netboot.persistence.database import Database, open_database
-from netboot.persistence.leases import SqlLeases
 from netboot.persistence.machines import MachineRepository
 from netboot.persistence.sessions import SessionRepository
 from netboot.services.boot_log import BootRecorder
 from netboot.services.cast import CastService
+from netboot.services.leases import KeptLeases, open_leases
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Appliance:
     database: Database
     machines: MachineRepository
     sessions: SessionRepository
-    leases: SqlLeases
+    leases: KeptLeases
     given: GivenLeases
     images: Images
     captures: Captures
@@ -66,6 +66,7 @@ class Appliance:
         await self.captures.close()
         self.library.close()
         self.images.close()
+        self.leases.close()
         self.database.close()
 
 
@@ -85,12 +86,15 @@ def build_appliance(
     try:
         key = load_or_create_signing_key(settings.keys)
         store = ImageStore(settings.images, key)
+        leases = open_leases(settings.leases, database)
     except ImagerError as error:
         database.close()
         raise ServiceError(str(error)) from error
+    except ServiceError:
+        database.close()
+        raise
     machines, sessions = MachineRepository(database), SessionRepository(database)
-    leases = SqlLeases(database)
-    given = GivenLeases(leases, gives)
+    given = GivenLeases(leases.table, gives, leases.clock)
     images, captures = Images(store), Captures(store)
     board, changes = Board(), Changes()
     casts = CastService(images, clock.monotonic, settings.control_port_base)

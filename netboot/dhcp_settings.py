@@ -24,9 +24,7 @@ def check_settings(settings: Settings, interfaces: Sequence[Interface], loaded: 
         raise ConfigError(mistakes)
 
 
-def build_server_config(
-    settings: Settings, interface: Interface, others: Sequence[Interface] = (), *, probe: bool
-) -> ServerConfig:
+def build_server_config(settings: Settings, interface: Interface, others: Sequence[Interface] = ()) -> ServerConfig:
     """What the server gives away through `interface`. `check_settings` before.
 
     `others`: the other interfaces that are served: their networks are theirs. Networks behind relay agents are served
@@ -47,7 +45,6 @@ def build_server_config(
                 for each in settings.reservations
                 if any(subnet.is_host(each.address) for subnet in served)
             ),
-            probe=probe,
             other_addresses=frozenset(other.address for other in others),
         )
     except ValueError as error:

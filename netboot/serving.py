@@ -126,17 +126,21 @@ class ServedInterfaces:
             return server
         own = each.interface.address
         proxy = DhcpProxy(own, each.choose_boot)
-        return ServerOrProxy(server, proxy, self._appliance.leases, own, lambda: each.dhcp.is_beside)
+        return ServerOrProxy(server, proxy, self._appliance.leases.table, own, lambda: each.dhcp.is_beside)
 
     def _make_server(self, settings: Settings, each: ServedInterface) -> DhcpServer:
         others = [other for other in self.interfaces if other is not each.interface]
-        config = build_server_config(settings, each.interface, others, probe=False)
-        return DhcpServer(config, self._appliance.leases, each.choose_boot, self._offers)
+        config = build_server_config(settings, each.interface, others)
+        return DhcpServer(config, self._appliance.leases.table, each.choose_boot, self._offers)
 
     def _make_service(self, interface: Interface, responder: Responder, ports: tuple[int, ...]) -> DhcpService:
+        leases = self._appliance.leases
         return DhcpService(
             interface,
             responder,
+            clock=leases.clock,
+            leases=leases.table,
+            journal=leases.journal,
             counters=self._counters,
             on_exchange=self._appliance.boot_log.exchanged,
             ports=ports,

@@ -110,6 +110,10 @@ class Settings:
         return self.data / "roomcast.db"
 
     @property
+    def leases(self) -> Path:
+        return self.data / "leases.db"
+
+    @property
     def images(self) -> Path:
         return self.data / "images"
 

@@ -31,7 +31,6 @@ from netboot.deployment.live import Board, Changes
 from netboot.deployment.outcomes import Casts, Clock, Outcomes
 from netboot.deployment.records import Session, TaskRecord
 from netboot.deployment.states import OPEN_TASK_STATES
-from netboot.dhcp.leases import Lease
 from netboot.errors import ConflictError, UnknownError, UserError
 from netboot.model import TaskState
 from netboot.persistence.database import Database
@@ -49,8 +48,8 @@ log = structlog.get_logger()
 class Leases(Protocol):
     """Who has which address."""
 
-    def get_by_address(self, address: IPv4Address) -> Lease | None:
-        """The record of an address, whatever its state."""
+    def holder(self, address: IPv4Address) -> str | None:
+        """The MAC that has a lease of it now."""
 
 
 class AgentLog(Protocol):
@@ -132,10 +131,10 @@ class Agents:
 
     async def _check_peer(self, inventory: Inventory, peer: str) -> None:
         if self._leases is not None:
-            lease = await self._database.run(self._leases.get_by_address, IPv4Address(peer))
-            if lease is not None and lease.is_active(self._clock.wall()) and lease.mac != inventory.boot_mac:
-                log.warning("registration refused", peer=peer, mac=inventory.boot_mac, lease=lease.mac)
-                raise ConflictError(f"{peer} is the address of {lease.mac}, not of {inventory.boot_mac}")
+            holder = self._leases.holder(IPv4Address(peer))
+            if holder not in (None, inventory.boot_mac):
+                log.warning("registration refused", peer=peer, mac=inventory.boot_mac, lease=holder)
+                raise ConflictError(f"{peer} is the address of {holder}, not of {inventory.boot_mac}")
         known = await self._database.run(self._machines.match, inventory)
         task = None if known is None else await self._database.run(self._sessions.open_task, known)
         live = None if task is None else self._board.get(task.id)

@@ -132,10 +132,19 @@ class LeaseTable:
 class GivenLeases:
     """Who has which address, as far as this appliance gives the addresses: beside another server it cannot tell."""
 
-    def __init__(self, leases: LeaseRepository, gives: Callable[[IPv4Address], bool]) -> None:
+    def __init__(
+        self, leases: LeaseRepository, gives: Callable[[IPv4Address], bool], clock: Callable[[], float]
+    ) -> None:
+        """`clock`: the one that the leases expire by."""
         self._leases = leases
+        self._clock = clock
         self.gives = gives
         """Whether the addresses there are this appliance's to give."""
 
     def get_by_address(self, address: IPv4Address) -> Lease | None:
         return self._leases.get_by_address(address) if self.gives(address) else None
+
+    def holder(self, address: IPv4Address) -> str | None:
+        """The MAC that has a lease of the address at this moment."""
+        lease = self.get_by_address(address)
+        return lease.mac if lease is not None and lease.is_active(self._clock()) else None

@@ -35,7 +35,7 @@ TELL_S = 60.0
 
 
 class LeaseJournal:
-    """Owns a lease file and its thread, from `with` to its end; then everything is committed and the file closed."""
+    """Owns a lease file, and its thread from `start` (or `with`) to `close`."""
 
     def __init__(self, file: LeaseFile, read_clock: Callable[[], ClockReading]) -> None:
         self._file = file
@@ -53,20 +53,30 @@ class LeaseJournal:
         self.commits = 0
         self.failures = 0
         """Commits that failed, so far."""
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Changes are committed from now on."""
         self._thread = threading.Thread(target=self._run, name="leases")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Commit what there is, and close the file."""
+        if self._thread is not None:
+            with self._wake:
+                self._is_closing = True
+                self._wake.notify()
+            self._thread.join()
+        self._file.close()
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._wake:
-            self._is_closing = True
-            self._wake.notify()
-        self._thread.join()
-        self._file.close()
+        self.close()
 
     def commit(self, changes: Sequence[LeaseChange], done: Done | None = None) -> None:
         """Take changes in the order of the calls. `done(True)` when these, and all before, are on the disk; when they

@@ -122,15 +122,6 @@ class WayHomeRow(Base):
     last_s: Mapped[float] = mapped_column(Float)
 
 
-class LeaseRow(Base):
-    __tablename__ = "lease"
-    address: Mapped[str] = mapped_column(String(15), primary_key=True)
-    mac: Mapped[str] = mapped_column(String(17), index=True)
-    expires_s: Mapped[float] = mapped_column(Float)
-    state: Mapped[str] = mapped_column(String(16))
-    hostname: Mapped[str] = mapped_column(String(63))
-
-
 class BootRow(Base):
     """One boot of one machine, see bootlog/documents.py."""
 

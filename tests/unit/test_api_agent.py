@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -342,15 +343,16 @@ def test_one_registration_does_not_take_over_a_machine_at_work(tmp_path: Path) -
 def test_machine_whose_address_is_leased_to_another_one_is_refused(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
-            now = bench.clock.now_s
-            lease = Lease("52:54:00:00:00:02", IPv4Address("10.77.0.50"), now + 3600)
-            bench.appliance.leases.save(lease)
+            leases = bench.appliance.leases
+            assert leases is not None
+            lease = Lease("52:54:00:00:00:02", IPv4Address("10.77.0.50"), leases.clock() + 3600)
+            leases.table.save(lease)
             victim = encode(an_inventory("52:54:00:00:00:01"))
             refused = await bench.anonymous.post("/agent/v1/register", content=victim)
             assert refused.status_code == 409
             assert "10.77.0.50 is the address of 52:54:00:00:00:02" in refused.json()["detail"]
             await bench.register(an_inventory("52:54:00:00:00:02"))
-            bench.clock.now_s = now + 3601  # nobody's address any more
+            leases.table.save(replace(lease, expires_s=leases.clock() - 1))  # nobody's address any more
             await bench.register(an_inventory("52:54:00:00:00:01"))
 
     run(story())

@@ -116,7 +116,7 @@ def test_what_the_file_says_reaches_the_dhcp_core(tmp_path: Path) -> None:
         '[[subnet]]\nnetwork = "10.78.0.0/24"\ndns = []\nrouters = ["10.78.0.1"]\n'
         '[[reservation]]\nmac = "52:54:00:00:00:01"\naddress = "10.78.0.9"\nhostname = "pc-1"\n'
     )
-    built = build_server_config(load({}, file, {}).settings, ETH1, probe=True)
+    built = build_server_config(load({}, file, {}).settings, ETH1)
     assert built.local.pools == (Pool(IPv4Address("10.77.0.10"), IPv4Address("10.77.0.20")),)
     assert (built.local.lease_s, built.local.dns_servers, built.local.domain) == (
         90,
@@ -127,7 +127,7 @@ def test_what_the_file_says_reaches_the_dhcp_core(tmp_path: Path) -> None:
     (far,) = built.relayed
     assert (far.pools, far.dns_servers, far.routers) == ((), (), (IPv4Address("10.78.0.1"),))
     assert built.reservations[0].hostname == "pc-1" and built.probe
-    plain = build_server_config(load({"interfaces": ["eth1"]}, None, {}).settings, ETH1, probe=False)
+    plain = build_server_config(load({"interfaces": ["eth1"]}, None, {}).settings, ETH1)
     assert plain.local.pools == (Pool(IPv4Address("10.77.0.128"), IPv4Address("10.77.0.254")),)
 
 
@@ -147,8 +147,8 @@ def test_each_interface_has_its_own_part_of_the_settings(tmp_path: Path) -> None
     )
     loaded = load({}, file, {})
     check_settings(loaded.settings, [ETH1, ETH2], loaded)
-    first = build_server_config(loaded.settings, ETH1, [ETH2], probe=True)
-    second = build_server_config(loaded.settings, ETH2, [ETH1], probe=True)
+    first = build_server_config(loaded.settings, ETH1, [ETH2])
+    second = build_server_config(loaded.settings, ETH2, [ETH1])
     assert first.local.pools == (Pool(IPv4Address("10.77.0.50"), IPv4Address("10.77.0.60")),)
     assert first.local.routers == (IPv4Address("10.77.0.254"),) and second.local.routers == ()
     assert second.local.pools == (Pool(IPv4Address("10.78.0.10"), IPv4Address("10.78.0.20")),)
@@ -156,5 +156,5 @@ def test_each_interface_has_its_own_part_of_the_settings(tmp_path: Path) -> None
     assert behind_relays == [str(subnet.network) for subnet in second.relayed] == ["10.90.0.0/24"]
     assert first.reservations == () and second.reservations[0].mac == "52:54:00:00:00:01"
     assert first.other_addresses == {ETH2.address} and second.other_addresses == {ETH1.address}
-    plain = build_server_config(dataclasses.replace(loaded.settings, subnets=()), ETH2, [ETH1], probe=True)
+    plain = build_server_config(dataclasses.replace(loaded.settings, subnets=()), ETH2, [ETH1])
     assert plain.local.pools == (Pool(IPv4Address("10.78.0.128"), IPv4Address("10.78.0.254")),)

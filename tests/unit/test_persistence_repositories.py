@@ -1,7 +1,6 @@
 """Repositories on a real SQLite file."""
 
 import sqlite3
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -9,11 +8,9 @@ from deployment_builders import an_inventory
 
 from imager.wire.messages import After, FirmwareKind, Nic, TaskKind, TaskResult
 from netboot.deployment.records import NewSession, NewTask
-from netboot.dhcp.leases import Lease, LeaseState, LeaseTable
 from netboot.errors import ConflictError, ServiceError, UnknownError, UserError
 from netboot.model import SessionState, TaskState
 from netboot.persistence.database import Database, open_database
-from netboot.persistence.leases import SqlLeases
 from netboot.persistence.machines import MachineRepository
 from netboot.persistence.sessions import SessionRepository
 
@@ -218,32 +215,6 @@ def test_changes_of_state_go_by_the_table(machines: MachineRepository, sessions:
         f"session {session.id} is done",
     ]
     assert sessions.open_sessions() == [] and sessions.open_task(machine.id) is None
-
-
-def test_leases_are_those_of_the_memory_repository_and_outlive_the_process(tmp_path: Path) -> None:
-    database = open_database(tmp_path / "roomcast.db")
-    kept, model = SqlLeases(database), LeaseTable()
-    first, second = IPv4Address("10.77.0.128"), IPv4Address("10.77.0.129")
-    steps = [
-        ("save", Lease(MAC_1, first, 100.0, hostname="pc-1")),
-        ("save", Lease(MAC_2, second, 100.0)),
-        ("save", Lease(MAC_1, first, 200.0)),
-        ("save", Lease(MAC_1, second, 300.0)),
-        ("save", Lease(MAC_2, first, 400.0, LeaseState.DECLINED)),
-        ("release", second),
-        ("release", second),
-        ("save", Lease(MAC_2, second, 500.0)),
-    ]
-    for verb, value in steps:
-        for repository in (kept, model):
-            getattr(repository, verb)(value)
-        assert sorted(map(repr, kept.all())) == sorted(map(repr, model.all())), (verb, value)
-        for mac in (MAC_1, MAC_2):
-            assert kept.get_by_mac(mac) == model.get_by_mac(mac)
-        for address in (first, second):
-            assert kept.get_by_address(address) == model.get_by_address(address)
-    database.close()
-    assert sorted(map(repr, SqlLeases(open_database(tmp_path / "roomcast.db")).all())) == sorted(map(repr, model.all()))
 
 
 def test_old_events_are_forgotten(sessions: SessionRepository) -> None:
