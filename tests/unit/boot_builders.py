@@ -68,7 +68,7 @@ class Scene:
             self.responder = _server(leases, pool, choose)
         self.database = open_database(directory / "roomcast.db")
         self.repository = BootRepository(self.database)
-        given = GivenLeases(leases, lambda address: not proxy)
+        given = GivenLeases(leases, lambda address: not proxy, lambda: self.now - START_S)
         self.recorder = BootRecorder(self.database, self.repository, given, lambda: self.now)
 
     def close(self) -> None:

@@ -344,7 +344,6 @@ def test_machine_whose_address_is_leased_to_another_one_is_refused(tmp_path: Pat
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
             leases = bench.appliance.leases
-            assert leases is not None
             lease = Lease("52:54:00:00:00:02", IPv4Address("10.77.0.50"), leases.clock() + 3600)
             leases.table.save(lease)
             victim = encode(an_inventory("52:54:00:00:00:01"))
