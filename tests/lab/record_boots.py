@@ -1,0 +1,88 @@
+"""Records the boot logs of real firmware as data for tests: run it as root, as often as the log learns something new.
+
+`record_boots.py [NAME...]` starts `roomcast serve` and one emulated machine for each scene, waits until the machine has
+done what the scene is about, and writes what `roomcast boot log MAC --json` says to tests/data/boots/NAME.json.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from boot_room import BRIDGE, OVMF, OVMF_HTTP, OVMF_SECURE, SEABIOS, BootRoom, Firmware, boot_room
+
+ROOMCAST = str(Path(sys.executable).parent / "roomcast")
+BOOTS = Path(__file__).parents[1] / "data" / "boots"
+MAC = "52:54:00:b0:07:01"
+KEPT = ("mac", "started_s", "machine", "address", "dropped", "next_s", "entries")
+"""The record; the rest of what the API says is made from it."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    firmware: Firmware
+    until: Callable[[str], bool]
+    """Looks at the words of the log."""
+    proxy: bool = False
+    before: Callable[[BootRoom], None] = lambda room: None
+
+
+def drop(port: int) -> Callable[[BootRoom], None]:
+    """A firewall between the machines and the appliance."""
+
+    def rule(room: BootRoom) -> None:
+        room._namespace.run("nft", "add", "table", "inet", "gone")
+        room._namespace.run("nft", "add", "chain", "inet", "gone", "in", "{ type filter hook input priority 0; }")
+        room._namespace.run("nft", "add", "rule", "inet", "gone", "in", "udp", "dport", str(port), "drop")
+
+    return rule
+
+
+SCENES = {
+    "seabios-agent-silent": Scene(SEABIOS, lambda said: "agent-missing" in said),
+    "ovmf-agent-silent": Scene(OVMF, lambda said: "agent-missing" in said),
+    "ovmf-http": Scene(OVMF_HTTP, lambda said: "volume-silent" in said or "http-stopped" in said),
+    "ovmf-proxy-secure-boot-refused": Scene(OVMF_SECURE, lambda said: "secure-boot-refused" in said, proxy=True),
+    "ovmf-secure-kernel-refused": Scene(OVMF_SECURE, lambda said: "kernel-refused" in said),
+    "seabios-proxy": Scene(SEABIOS, lambda said: "agent/initrd.img" in said and "on its way" not in said, proxy=True),
+    "seabios-tftp-blocked": Scene(SEABIOS, lambda said: "never-fetched" in said, before=drop(69)),
+}
+LONGEST_S = 200.0
+
+
+def record(name: str, scene: Scene) -> None:
+    with tempfile.TemporaryDirectory() as temporary, boot_room(Path(temporary)) as room:
+        data, socket = room.directory / "data", room.directory / "api.sock"
+        serve = [ROOMCAST, "serve", "--interface", BRIDGE, "--data", str(data), "--socket", str(socket)]
+        if scene.proxy:
+            room.serve_addresses("10.98.0.200", "10.98.0.220", server="10.98.0.2")
+            serve += ["--mode", "proxy"]
+        scene.before(room)
+        with (room.directory / "log").open("wb") as log:
+            room._namespace.popen(*serve, output=log.fileno(), env={**os.environ, "NO_COLOR": "1"})
+        while "Ctrl-C ends it" not in (room.directory / "log").read_text():
+            time.sleep(0.1)
+        with room.machine(scene.firmware, MAC) as machine:
+            deadline_s = time.monotonic() + LONGEST_S
+            said = ""
+            while not scene.until(said) and time.monotonic() < deadline_s:
+                time.sleep(1)
+                command = [ROOMCAST, "boot", "log", MAC, "--json", "--socket", str(socket)]
+                said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            print(f"{name}: {'as it should' if scene.until(said) else 'TOO LATE'}", file=sys.stderr)
+            print(machine.text()[-600:], file=sys.stderr)
+        boots = [{key: boot[key] for key in KEPT} for boot in json.loads(said)]
+        (BOOTS / f"{name}.json").write_text(json.dumps(boots, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", choices=[*SCENES, []], help=f"of {', '.join(SCENES)}")
+    for chosen in parser.parse_args().names or SCENES:
+        record(chosen, SCENES[chosen])
