@@ -179,6 +179,19 @@ class Lan:
         """Pull or plug the host's cable."""
         self.bridge.run("ip", "link", "set", host.port, "up" if connected else "down")
 
+    def plug(self, host: Host, interface: str, address: str) -> str:
+        """A further cable, from a host of another network to this bridge; its hardware address there."""
+        port = f"x{host.number}"
+        cable = f"ip link add {interface} netns {host.name} type veth peer name {port} netns {self.bridge.name}"
+        _run(*shlex.split(cable))
+        host.run("ethtool", "-K", interface, "tx-udp-segmentation", "off", "tso", "off", "gro", "on", "tx", "off")
+        host.run("ip", "addr", "add", address, "broadcast", "+", "dev", interface)
+        host.run("ip", "link", "set", interface, "up")
+        self.bridge.run("ip", "link", "set", port, "master", "br0")
+        self.bridge.run("ip", "link", "set", port, "up")
+        mac: str = json.loads(host.run("ip", "-json", "link", "show", "dev", interface))[0]["address"]
+        return mac
+
     def _build(self) -> None:
         _run("ip", "netns", "add", self.bridge.name)
         bridge = (
