@@ -118,5 +118,5 @@ def find_place(
 def _configured(address: IPv4Address, how: str, places: Sequence[Place]) -> Place | Ignored:
     place = place_of(address, places)
     if place is None:
-        return Ignored(f"from a network without a pool ({how}): add a [[subnet]] whose network holds {address}")
+        return Ignored(f"from a network without a pool: {how}; add a [[subnet]] whose network holds {address}")
     return place

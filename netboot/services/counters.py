@@ -1,7 +1,8 @@
 """Counters of one packet service, for the page, the API and the log."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 _MAX_REASONS = 100
 
@@ -26,3 +27,8 @@ class PacketCounters:
         if key not in self.ignored and len(self.ignored) >= _MAX_REASONS:
             key = "other"
         self.ignored[key] += 1
+
+    def tree(self) -> dict[str, Any]:
+        """As JSON can tell it."""
+        values = ((one.name, getattr(self, one.name)) for one in fields(self))
+        return {name: dict(value) if isinstance(value, Counter) else value for name, value in values}

@@ -287,8 +287,10 @@ class DhcpService:
             if self._on_exchange is not None:
                 self._on_exchange(asked.request, asked.arrival, outcome)
         except OSError as error:
-            self.counters.failed[f"send: {error.strerror}"] += 1
-            _log.warning("dhcp answer not sent", mac=asked.request.mac, cause=error.strerror)
+            cause = f"send: {error.strerror}"
+            self.counters.failed[cause] += 1
+            if self.counters.failed[cause] == 1 or self._is_verbose:  # counted from then on: it may be every packet
+                _log.warning("dhcp answer not sent", mac=asked.request.mac, cause=error.strerror)
         except Exception:
             self.counters.failed["answer"] += 1
             _log.exception("dhcp answer failed", mac=asked.request.mac)

@@ -14,6 +14,7 @@ from netboot.wire.frame import build_udp_frame
 MAX_DATAGRAM_BYTES = 4096
 _IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)
 _PKTINFO = struct.Struct("=I4s4s")
+_EVERYBODY = b"\xff" * 6
 _RECEIVE_BUFFER_BYTES = 1 << 20
 """A room that is switched on at once sends a few hundred packets in a blink."""
 
@@ -78,17 +79,32 @@ class DhcpSockets:
         payload = reply.build()
         to = reply.destination
         if to.delivery is Delivery.RAW:
-            self._send_frame(payload, to, port.number)
-        else:
+            self._send_frame(payload, to, to.mac, port.number)
+            return
+        try:
             port.sock.sendto(payload, (str(to.address), to.port))
+        except BlockingIOError:
+            # Answers to addresses that nobody has fill the buffer for the seconds that ARP asks for them: whoever makes
+            # up such addresses shall not silence us for the others.
+            if (mac := self._mac_of(reply)) is None:
+                raise
+            self._send_frame(payload, to, mac, port.number)
 
-    def _send_frame(self, payload: bytes, to: Destination, source_port: int) -> None:
+    def _mac_of(self, reply: Reply) -> bytes | None:
+        """Where an answer goes by hardware, None when that is behind a relay or a router."""
+        to = reply.destination
+        if to.delivery is Delivery.BROADCAST:
+            return _EVERYBODY
+        is_here = to.port != SERVER_PORT and to.address in self._interface.network
+        return reply.packet.chaddr if is_here else None
+
+    def _send_frame(self, payload: bytes, to: Destination, mac: bytes, source_port: int) -> None:
         if self._raw is None:
             raise OSError(errno.EBADF, "the service has ended")
         frame = build_udp_frame(
             payload,
             source_mac=self._interface.mac,
-            destination_mac=to.mac,
+            destination_mac=mac,
             source=self._interface.address,
             source_port=source_port,
             destination=to.address,

@@ -79,12 +79,12 @@ def test_a_relayed_machine_gets_what_its_own_network_is_told() -> None:
 @pytest.mark.parametrize(
     ("packet", "words"),
     [
-        (a_discover(giaddr=IPv4Address("10.99.0.1")), "giaddr 10.99.0.1): add a [[subnet]] whose network holds"),
+        (a_discover(giaddr=IPv4Address("10.99.0.1")), "giaddr 10.99.0.1; add a [[subnet]] whose network holds"),
         (
             a_packet(MessageType.DISCOVER, relay_option(link=bytes([10, 99, 0, 0])), giaddr=FAR[1]),
-            "link selection of the relay 10.88.4.1): add a [[subnet]] whose network holds 10.99.0.0",
+            "link selection of the relay 10.88.4.1; add a [[subnet]] whose network holds 10.99.0.0",
         ),
-        (a_packet(MessageType.DISCOVER, (SUBNET_SELECTION, IPv4Address("10.99.0.0"))), "option 118): add a [[subnet]]"),
+        (a_packet(MessageType.DISCOVER, (SUBNET_SELECTION, IPv4Address("10.99.0.0"))), "option 118; add a [[subnet]]"),
     ],
 )  # fmt: skip
 def test_a_network_that_is_not_configured_is_told_with_what_to_configure(packet: Any, words: str) -> None:
