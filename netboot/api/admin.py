@@ -102,7 +102,9 @@ def build_admin_app(
     @app.get("/api/v1/status", tags=["appliance"])
     async def status() -> Any:
         """What serves where, and what its services counted: junk is counted and dropped."""
-        return {"version": installed_version("roomcast"), **_tree(facts())}
+        now = facts()
+        counters = {name: each.tree() for name, each in now.counters.items()}
+        return {"version": installed_version("roomcast"), **_tree(now), "counters": counters}
 
     @app.get("/api/v1/machines", tags=["machines"])
     async def machines() -> Any:
