@@ -43,8 +43,9 @@ def entry_document(entry: Entry) -> dict[str, Any]:
     }
     for field in dataclasses.fields(entry.event):
         value = getattr(entry.event, field.name)
+        value = round(value, 3) if isinstance(value, float) else value
         if field.default is dataclasses.MISSING or value != field.default:
-            tree[field.name] = round(value, 3) if isinstance(value, float) else value
+            tree[field.name] = value
     return tree
 
 

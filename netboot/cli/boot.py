@@ -175,7 +175,4 @@ def _plain(text: str) -> str:
 
 
 def _clock(then_s: float) -> str:
-    """Short for today."""
-    then = time.localtime(then_s)
-    is_today = time.strftime("%Y%j", then) == time.strftime("%Y%j")
-    return time.strftime("%H:%M:%S" if is_today else "%d %b %H:%M:%S", then)
+    return time.strftime("%d %b %H:%M:%S", time.localtime(then_s))

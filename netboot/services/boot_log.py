@@ -159,7 +159,7 @@ class BootRecorder:
             case TransferFailed(reason, done):
                 event = Fetch("tftp", path, FetchState.FAILED, sent=done, why=cut(reason), **common)
             case Ignored(reason):
-                event = Fetch("tftp", path, FetchState.REFUSED, seconds=report.seconds, why=cut(reason))
+                event = Fetch("tftp", path, FetchState.REFUSED, why=cut(reason))
         self._fetch(report.peer, event)
 
     @_quietly

@@ -23,6 +23,7 @@ from netboot.model import Ignored
 from netboot.persistence.machines import MachineRepository
 from netboot.services import boot_log
 from netboot.services.boot_log import BootRecorder, read_arp_table
+from netboot.services.tftp import TransferReport
 
 Given = ParamSpec("Given")
 
@@ -119,6 +120,14 @@ def test_ignored_packets_and_refused_files_are_told_with_their_reasons(scene: Sc
         (MAC, "HTTP boot/secret", "no such file: boot/secret"),
         (MAC, "TFTP pxelinux.0", "no such file: pxelinux.0"),
     ]
+
+
+def test_file_that_is_asked_for_again_and_again_is_one_entry_with_its_count(scene: Scene) -> None:
+    scene.lease()
+    for seconds in (0.01, 0.02, 0.03):
+        outcome = Ignored("no such file: pxelinux.0")
+        scene.recorder.transferred(TransferReport(scene.peer, "pxelinux.0", -1, seconds, outcome))
+    assert scene.texts()[-1] == "firmware: TFTP pxelinux.0: refused  (x3)"
 
 
 def test_machine_that_never_boots_from_the_network_leaves_nothing_but_its_reason(scene: Scene) -> None:
