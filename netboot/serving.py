@@ -143,6 +143,7 @@ class ServedInterfaces:
             journal=leases.journal,
             counters=self._counters,
             on_exchange=self._appliance.boot_log.exchanged,
+            on_junk=self._appliance.boot_log.junk,
             ports=ports,
         )
 

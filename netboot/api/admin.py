@@ -92,7 +92,7 @@ def build_admin_app(
     app = FastAPI(title="Roomcast", version="1", docs_url=None, redoc_url=None)
     add_error_handlers(app)
     if boots is not None:
-        add_boot_log(app, boots)
+        add_boot_log(app, boots, lambda: facts().counters)
 
     @app.get("/healthz", tags=["appliance"])
     async def health() -> dict[str, str]:

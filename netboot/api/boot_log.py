@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query
@@ -10,6 +10,7 @@ from fastapi import Path as PathParameter
 from fastapi.responses import StreamingResponse
 
 from netboot.deployment.boot_log import BootHistory
+from netboot.services.counters import PacketCounters
 
 STREAM_INTERVAL_S = 0.5
 STREAM_SILENCE_S = 5.0
@@ -17,13 +18,19 @@ STREAM_SILENCE_S = 5.0
 Name = Annotated[str, PathParameter(min_length=1, max_length=63)]
 
 
-def add_boot_log(app: FastAPI, history: BootHistory) -> None:
+def add_boot_log(app: FastAPI, history: BootHistory, counters: Callable[[], Mapping[str, PacketCounters]]) -> None:
     """Its paths."""
 
     @app.get("/api/v1/boot-log/ignored", tags=["boot log"])
     async def ignored() -> Any:
-        """Packets and requests that got no answer, with the reason; the latest first."""
-        return [dataclasses.asdict(packet) for packet in history.recorder.ignored()]
+        """What got no answer, and why: by sender, the latest first, and as counted by each service since its start."""
+        packets = [dataclasses.asdict(packet) for packet in history.recorder.ignored()]
+        counted = [
+            {"service": service, "reason": reason, "count": count}
+            for service, counter in counters().items()
+            for reason, count in counter.ignored_by_reason().items()
+        ]
+        return {"packets": packets, "counted": counted}
 
     @app.get("/api/v1/boot-log/machines/{name}", tags=["boot log"])
     async def boots(name: Name, count: Annotated[int, Query(ge=1, le=20)] = 1) -> Any:

@@ -29,7 +29,7 @@ class Line:
     """Seconds since the boot began."""
     count: int
     label: str
-    """Who acts: firmware, GRUB, kernel, agent, system."""
+    """Who acts: firmware, shim, GRUB, agent, system."""
     text: str
     why: str
     ok: bool
@@ -128,7 +128,9 @@ def _label(event: BootEvent, reached: Phase, *, is_local: bool, told: set[str]) 
                 return "system"
             return "agent" if reached >= Phase.KERNEL else "GRUB"
         case Fetch():
-            return "firmware" if role_of(event.path, told) is Role.PROGRAM else "GRUB"
+            if role_of(event.path, told) is Role.PROGRAM:
+                return "firmware"
+            return "shim" if event.path.lower().endswith(".efi") else "GRUB"
         case Configured():
             return "GRUB"
     return "agent"

@@ -151,17 +151,26 @@ class BootPrinter:
             indent = " " * len(indent)
 
 
-def _show_ignored(output: "Console", packets: list[dict[str, Any]]) -> None:
+def _show_ignored(output: "Console", told: dict[str, Any]) -> None:
     from netboot.cli.output import make_table
 
-    if not packets:
+    packets, counted = told["packets"], told["counted"]
+    if not packets and not counted:
         output.print("Everything that was asked got an answer.")
         return
-    rows = [
-        (_clock(p["last_s"]), p["source"], _plain(p["what"]), _plain(p["reason"]), p["count"] if p["count"] > 1 else "")
-        for p in packets
-    ]
-    output.print(make_table(("last", "from", "what", "why it got no answer", "times"), rows, right=("times",)))
+    if packets:
+        rows = [
+            (_clock(p["last_s"]), p["source"], _plain(p["what"]), _plain(p["reason"]), _times(p["count"]))
+            for p in packets
+        ]
+        output.print(make_table(("last", "from", "what", "why it got no answer", "times"), rows, right=("times",)))
+        output.print()
+    sums = [(each["count"], each["service"].upper(), _plain(each["reason"])) for each in counted]
+    output.print(make_table(("times", "service", "why, of all senders since the start"), sums, right=("times",)))
+
+
+def _times(count: int) -> str:
+    return str(count) if count > 1 else ""
 
 
 def _faults(boot: dict[str, Any]) -> list[dict[str, Any]]:

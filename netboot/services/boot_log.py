@@ -117,7 +117,7 @@ class BootRecorder:
 
     @_quietly
     def exchanged(self, request: DhcpPacket, arrival: Arrival, outcome: Reply | Ignored) -> None:
-        """For `serve_dhcp(on_exchange=...)`."""
+        """For `DhcpService(on_exchange=...)`."""
         now, mac = self._clock(), request.mac
         if isinstance(outcome, Ignored):
             kind = request.message_type
@@ -129,6 +129,11 @@ class BootRecorder:
             if address != NO_ADDRESS:
                 self._learn(str(address), mac)
         self._log.record(mac, exchange_of(request, arrival, outcome), now)
+
+    @_quietly
+    def junk(self, source: str, reason: str) -> None:
+        """For `DhcpService(on_junk=...)`: what no parser takes."""
+        self._ignored.add(source, "DHCP port", cut(f"not a DHCP packet: {reason}"), self._clock())
 
     @_quietly
     def other_server(self, interface: str, other: OtherServer, follows: str) -> None:

@@ -32,3 +32,8 @@ class PacketCounters:
         """As JSON can tell it."""
         values = ((one.name, getattr(self, one.name)) for one in fields(self))
         return {name: dict(value) if isinstance(value, Counter) else value for name, value in values}
+
+    def ignored_by_reason(self) -> dict[str, int]:
+        """All that got no answer, the most frequent first."""
+        counted = self.ignored + self.failed + Counter({"not of this protocol": self.junk})
+        return dict(counted.most_common())

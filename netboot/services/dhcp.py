@@ -62,6 +62,9 @@ class ProbingResponder(Protocol):
 OnExchange = Callable[[DhcpPacket, Arrival, Reply | Ignored], None]
 """Told of every packet that parsed, after its answer went out: for the boot log. Must not block."""
 
+OnJunk = Callable[[str, str], None]
+"""Told of every datagram that did not: where it came from, and why. Must not block."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
@@ -95,6 +98,7 @@ class DhcpService:
         journal: LeaseJournal | None = None,
         counters: PacketCounters | None = None,
         on_exchange: OnExchange | None = None,
+        on_junk: OnJunk | None = None,
         ports: tuple[int, ...] | None = None,
     ) -> None:
         """`ports`: those that the responder answers on, when it is neither DhcpServer nor DhcpProxy."""
@@ -105,6 +109,7 @@ class DhcpService:
         self._journal = journal
         self.counters = counters or PacketCounters()
         self._on_exchange = on_exchange
+        self._on_junk = on_junk
         if ports is None:
             ports = (SERVER_PORT, PXE_PORT) if isinstance(responder, DhcpProxy) else (SERVER_PORT,)
         self._sockets = DhcpSockets(interface, ports)
@@ -171,19 +176,24 @@ class DhcpService:
                 break
             self.counters.received += 1
             if received.is_cut:
-                self.counters.junk += 1
+                self._drop(str(received.source), "longer than any DHCP packet that is taken")
                 continue
             try:
                 request = parse_dhcp(received.data)
             except WireError as error:
-                self.counters.junk += 1
-                if self._is_verbose:
-                    _log.debug("dhcp junk", source=str(received.source), reason=str(error))
+                self._drop(str(received.source), str(error))
                 continue
             arrival = Arrival(self._clock(), received.source, received.source_port, received.destination, port.number)
             self._answer(_Asked(port, request, arrival))
         self._commit()
         self._probe_ahead()
+
+    def _drop(self, source: str, reason: str) -> None:
+        self.counters.junk += 1
+        if self._is_verbose:
+            _log.debug("dhcp junk", source=source, reason=reason)
+        if self._on_junk is not None:
+            self._on_junk(source, reason)
 
     def _answer(self, asked: _Asked) -> None:
         """A boundary: one packet that cannot be answered does not end the service."""

@@ -74,6 +74,7 @@ def test_events_of_a_recorded_boot_fall_into_the_same_boots_again(path: Path) ->
     ("name", "codes"),
     [
         ("seabios-tftp-blocked", ["never-fetched"]),
+        ("seabios-agent-silent", ["agent-missing"]),
         ("seabios-proxy", ["agent-missing"]),
         ("ovmf-proxy-secure-boot-refused", ["secure-boot-refused"]),
     ],
