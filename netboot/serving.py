@@ -22,7 +22,7 @@ from netboot.config.settings import Mode, Settings
 from netboot.dhcp.beside import ServerOrProxy
 from netboot.dhcp.offers import OpenOffers
 from netboot.dhcp.proxy import DhcpProxy
-from netboot.dhcp.reply import BootChooser
+from netboot.dhcp.reply import Arrival, BootChooser, Reply
 from netboot.dhcp.server import DhcpServer
 from netboot.dhcp.watch import OtherServer
 from netboot.dhcp_settings import build_server_config, check_settings
@@ -32,6 +32,7 @@ from netboot.services.counters import PacketCounters
 from netboot.services.dhcp import DhcpService, Responder
 from netboot.services.dhcp_interface import InterfaceDhcp
 from netboot.services.interface import Interface
+from netboot.wire.dhcp import DhcpPacket
 
 log = structlog.get_logger()
 
@@ -135,6 +136,12 @@ class ServedInterfaces:
 
     def _make_service(self, interface: Interface, responder: Responder, ports: tuple[int, ...]) -> DhcpService:
         leases = self._appliance.leases
+        dhcp = next(each.dhcp for each in self.served if each.interface is interface)
+
+        def exchanged(request: DhcpPacket, arrival: Arrival, outcome: Reply | Ignored) -> None:
+            self._appliance.boot_log.exchanged(request, arrival, outcome)
+            dhcp.overhear(request)
+
         return DhcpService(
             interface,
             responder,
@@ -142,7 +149,7 @@ class ServedInterfaces:
             leases=leases.table,
             journal=leases.journal,
             counters=self._counters,
-            on_exchange=self._appliance.boot_log.exchanged,
+            on_exchange=exchanged,
             on_junk=self._appliance.boot_log.junk,
             ports=ports,
         )

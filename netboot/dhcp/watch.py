@@ -24,6 +24,8 @@ LOOK_AT_S = (0.0, 1.0, 3.0)
 LOOK_S = 5.0
 """And waits so long from its beginning: dnsmasq pings an address for 3 s before it offers it."""
 ASK_EVERY_S = 60.0
+SUSPECT_EVERY_S = 10.0
+"""Whoever sends much in the name of a server that is none makes us ask no more often."""
 QUIET_S = 300.0
 """A server that was not heard for so long, and not in a last look, is gone."""
 LONGEST_QUIET_S = 3600.0
@@ -88,6 +90,7 @@ class ServerWatch:
         self._gone_after_s = self._waiting(QUIET_S)
         self._look_ends_s: float | None = now + LOOK_S
         self._asks_s = [now + after for after in LOOK_AT_S]
+        self._suspected_s = now - SUSPECT_EVERY_S
         self._outgoing: list[DhcpPacket] = []
         self._events: list[WatchEvent] = []
 
@@ -121,6 +124,21 @@ class ServerWatch:
             self._step_back(now)
         if is_new:
             self._events.append(ServerAppeared(other))
+
+    def overhear(self, request: DhcpPacket, now: float) -> bool:
+        """A client's packet. True: a question is due now, because it takes the offer of a stranger.
+
+        Kea's answers go to the client's hardware address, whatever its broadcast flag says: others do not hear them.
+        """
+        chosen = request.options.get(SERVER_IDENTIFIER)
+        if request.message_type is not MessageType.REQUEST or chosen is None or chosen in self._own_addresses:
+            return False
+        is_due = now - self._suspected_s >= SUSPECT_EVERY_S
+        if not is_due or not self._is_alone or self._look_ends_s is not None:
+            return False
+        self._suspected_s = now
+        self._asks_s = [now]
+        return True
 
     def _step_back(self, now: float) -> None:
         if now - self._alone_since_s > LONGEST_QUIET_S:  # a long calm is forgiven

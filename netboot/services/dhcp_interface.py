@@ -16,6 +16,7 @@ from netboot.dhcp.watch import OtherServer, ServerAppeared, WatchEvent
 from netboot.services.dhcp import DhcpService, Responder
 from netboot.services.interface import Interface
 from netboot.services.server_watch import ServerWatching
+from netboot.wire.dhcp import DhcpPacket
 from netboot.wire.pxe import PXE_PORT
 
 _log = structlog.get_logger(__name__)
@@ -59,6 +60,10 @@ class InterfaceDhcp:
         self._service: DhcpService | None = None
         self._watching = ServerWatching(interface, own_addresses, self._heard, lambda: self._mode is not Mode.OFF)
         self._mode_changed = asyncio.Event()
+
+    def overhear(self, request: DhcpPacket) -> None:
+        """To be told of every packet that came in: it may name another server."""
+        self._watching.overhear(request)
 
     @property
     def is_beside(self) -> bool:

@@ -59,6 +59,11 @@ class ServerWatching:
         self.looked.clear()
         self._wake.set()
 
+    def overhear(self, request: DhcpPacket) -> None:
+        """A packet of a client, which came to our own port."""
+        if self._watch.overhear(request, time.monotonic()):
+            self._wake.set()
+
     async def run(self) -> None:
         """For ever; cancel to end. ServiceError when nothing can be heard."""
         loop = asyncio.get_running_loop()

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dhcp_peers import NAMES, start_peer
@@ -26,6 +27,15 @@ def lan() -> Iterator[Lan]:
         for host, address in zip(network.hosts, (OURS, THEIRS), strict=False):
             host.run("ip", "address", "add", f"{address}/24", "dev", INTERFACE)
         yield network
+
+
+def a_pxe_request(mac: str, server: str) -> Any:
+    """Takes the offer of that server."""
+    from scapy.layers.dhcp import DHCP
+
+    packet = a_pxe_discover(mac, 7)
+    packet[DHCP].options = [("message-type", "request"), ("server_id", server), ("requested_addr", "10.99.0.50"), "end"]
+    return packet
 
 
 def role(served: Served) -> tuple[str, str]:
@@ -60,8 +70,9 @@ def test_server_that_appears_later_makes_auto_step_back_and_keep_the_leases_it_g
         held = wire.messages[seen - 1].yiaddr
 
         start_peer(peer, other, tmp_path / "peer")
-        # Its answer is a broadcast, so we overhear it. Kea has its port some time before it answers.
+        # dnsmasq's offer is a broadcast, which we overhear; Kea's is not, but a client's word about it is.
         wait_until(lambda: THEIRS in offers_to(late, a_pxe_discover(late.mac, 7), servers=2, seconds=1))
+        offers_to(late, a_pxe_request(late.mac, THEIRS), servers=1, seconds=0)
         wait_until(lambda: role(served) == ("proxy", f"{THEIRS} ({other.mac})"))
         assert "another dhcp server gives out addresses" in served.log()
         with ApplianceClient(served.directory / "api.sock") as appliance:

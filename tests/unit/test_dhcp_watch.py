@@ -16,7 +16,7 @@ from netboot.dhcp.watch import (
     ServerWatch,
 )
 from netboot.wire.dhcp import BOOTREPLY, BOOTREQUEST, DhcpPacket, build_dhcp, parse_dhcp
-from netboot.wire.dhcp_options import CLIENT_ARCH, SERVER_IDENTIFIER, VENDOR_CLASS, MessageType
+from netboot.wire.dhcp_options import CLIENT_ARCH, REQUESTED_ADDRESS, SERVER_IDENTIFIER, VENDOR_CLASS, MessageType
 
 OWN_MAC = bytes.fromhex("525400aa0001")
 RIVAL = IPv4Address("10.77.0.9")
@@ -211,3 +211,28 @@ def test_made_up_servers_take_no_memory() -> None:
         watch.events()
     assert len(watch._heard) <= 16
     assert watch.other == OtherServer(IPv4Address(0x0A000000 + 999), RIVAL_IS.mac)
+
+
+def test_client_that_takes_a_strangers_offer_makes_us_ask_at_once_and_not_too_often() -> None:
+    watch = a_watch()
+    run_until(watch, 20.0)
+    taken = a_packet(MessageType.REQUEST, (SERVER_IDENTIFIER, RIVAL), (REQUESTED_ADDRESS, NETWORK[50]))
+    asked = []
+    for tenth in range(200):
+        watch.overhear(taken, 20.0 + tenth / 10)
+        asked += run_until(watch, 20.0 + tenth / 10)
+    assert [at for at, _ in asked] == [20.0, 20.0, 30.0, 30.0]
+    assert watch.other is None, "a client's word is no proof"
+
+
+def test_requests_to_us_and_other_packets_of_clients_raise_no_suspicion() -> None:
+    watch = a_watch()
+    run_until(watch, 20.0)
+    due = watch.next_timeout()
+    for packet in (
+        a_packet(MessageType.REQUEST, (SERVER_IDENTIFIER, SERVER)),
+        a_packet(MessageType.REQUEST, (REQUESTED_ADDRESS, NETWORK[50])),
+        a_packet(MessageType.RELEASE, (SERVER_IDENTIFIER, RIVAL)),
+    ):
+        assert not watch.overhear(packet, 20.0)
+    assert watch.next_timeout() == due
