@@ -63,7 +63,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         )
         for side in sides:
             side.relay.run("ip", "addr", "add", f"{side.network}.3/24", "dev", INTERFACE)
-            side.relay.run("ip", "addr", "add", f"{side.relay_address}/24", "dev", "lo")
+            side.relay.run("ip", "addr", "add", f"{side.relay_address}/32", "dev", "lo")
             server.run("ip", "route", "add", f"{side.relay_address[:-1]}0/24", "via", f"{side.network}.3")
         more = ("--interface", SECOND, "--config", str(directory / "roomcast.toml"))
         with serving(server, directory / "server", *more) as served:

@@ -124,7 +124,7 @@ async def a_room(directory: Path, limits: Limits | None = None) -> AsyncIterator
             settings=BootSettings(IPv4Address("127.0.0.1"), 80, "5c" * 32),
             next_boot=step,
         )
-        app = build_agent_app(bench.appliance.agents, LeasedBootFiles(files, bench.appliance.leases, fetches))
+        app = build_agent_app(bench.appliance.agents, LeasedBootFiles(files, bench.appliance.given, fetches))
         sock = bind_tcp("127.0.0.1", 0)
         room = Room(sock.getsockname()[1], directory, fetches)
         serving = asyncio.create_task(serve_http(app, sock, limits or Limits(1000)))
