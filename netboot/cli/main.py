@@ -88,7 +88,9 @@ def main() -> None:
 
 
 def _tell(error: Exception | Mistake) -> None:
-    line = " ".join(str(error).split())
+    from netboot.bootlog.words import shown
+
+    line = shown(" ".join(str(error).split()))
     print(f"roomcast: {line}", file=sys.stderr)
 
 

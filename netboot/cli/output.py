@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from netboot.bootlog.words import shown
+
 PLAIN_WIDTH = 200
 """Of a table that goes to a file or a pipe."""
 
@@ -68,12 +70,12 @@ def age_text(then_s: float | None) -> str:
 
 
 def make_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, right: Sequence[str] = ()) -> Table:
-    """A table of plain cells."""
+    """A table of plain cells: labels of disks and words of strangers stand in them."""
     table = Table(box=None, header_style="bold", pad_edge=False, show_header=any(columns))
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+        table.add_row(*(cell if isinstance(cell, Text) else Text(shown(str(cell))) for cell in row))
     return table
 
 

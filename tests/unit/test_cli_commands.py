@@ -156,3 +156,15 @@ def test_send_starts_without_what_it_does_not_need() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_disk_label_in_a_table_does_not_move_the_cursor() -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    from netboot.cli.output import make_table
+
+    told = StringIO()
+    Console(file=told, width=80).print(make_table(("label",), [("\x1b[2J\x9b1Aroot\nforged",)]))
+    assert told.getvalue().splitlines()[1].rstrip() == "\\x1b[2J\\x9b1Aroot\\nforged"
