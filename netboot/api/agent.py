@@ -61,7 +61,7 @@ class NotAuthenticated(Exception):
 
 def build_agent_app(agents: Agents, boot: BootTree) -> FastAPI:
     """The app; it holds no state of its own."""
-    app = FastAPI(title="Roomcast agents", openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(title="Roomcast agents", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     add_error_handlers(app)
 
     async def refuse(request: Request, error: Exception) -> Response:

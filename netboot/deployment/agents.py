@@ -51,6 +51,9 @@ class Leases(Protocol):
     def holder(self, address: IPv4Address) -> str | None:
         """The MAC that has a lease of it now."""
 
+    def address_of(self, mac: str) -> IPv4Address | None:
+        """What a machine has a lease of now."""
+
 
 class AgentLog(Protocol):
     """Told what agents do: for the boot log. Must not block."""
@@ -135,6 +138,10 @@ class Agents:
             if holder not in (None, inventory.boot_mac):
                 log.warning("registration refused", peer=peer, mac=inventory.boot_mac, lease=holder)
                 raise ConflictError(f"{peer} is the address of {holder}, not of {inventory.boot_mac}")
+            leased = self._leases.address_of(inventory.boot_mac)
+            if leased not in (None, IPv4Address(peer)):
+                log.warning("registration refused", peer=peer, mac=inventory.boot_mac, leased=str(leased))
+                raise ConflictError(f"{inventory.boot_mac} has the address {leased}, and cannot register from {peer}")
         known = await self._database.run(self._machines.match, inventory)
         task = None if known is None else await self._database.run(self._sessions.open_task, known)
         live = None if task is None else self._board.get(task.id)

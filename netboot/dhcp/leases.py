@@ -148,3 +148,9 @@ class GivenLeases:
         """The MAC that has a lease of the address at this moment."""
         lease = self.get_by_address(address)
         return lease.mac if lease is not None and lease.is_active(self._clock()) else None
+
+    def address_of(self, mac: str) -> IPv4Address | None:
+        """The address that this machine has a lease of at this moment."""
+        lease = self._leases.get_by_mac(mac)
+        is_given = lease is not None and self.gives(lease.address) and lease.is_active(self._clock())
+        return lease.address if lease is not None and is_given else None

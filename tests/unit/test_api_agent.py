@@ -357,6 +357,26 @@ def test_machine_whose_address_is_leased_to_another_one_is_refused(tmp_path: Pat
     run(story())
 
 
+def test_stranger_without_a_lease_does_not_register_as_a_machine_that_has_one(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            leases, mac = bench.appliance.leases, "52:54:00:00:00:01"
+            lease = Lease(mac, IPv4Address("10.77.0.50"), leases.clock() + 3600)
+            leases.table.save(lease)
+            _, machine = await bench.register(an_inventory(mac))
+            stranger = client_of(bench.agent_app, address="10.77.0.66")
+            inventory = encode(an_inventory(mac, address="10.77.0.66"))
+            refused = await stranger.post("/agent/v1/register", content=inventory)
+            assert refused.status_code == 409
+            assert f"{mac} has the address 10.77.0.50" in refused.json()["detail"]
+            assert (await machine.get("/agent/v1/task")).status_code == 200, "its token holds"
+            leases.table.save(replace(lease, expires_s=leases.clock() - 1))
+            assert (await stranger.post("/agent/v1/register", content=inventory)).status_code == 200
+            await stranger.aclose()
+
+    run(story())
+
+
 def test_machine_that_waits_long_without_a_task_starts_its_disk(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
