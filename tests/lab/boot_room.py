@@ -1,7 +1,6 @@
 """A room for boot tests: the boot services on a bridge in a network namespace, and emulated machines beside them.
 
-Machines have real firmware: SeaBIOS with QEMU's iPXE ROM, OVMF with its own network driver. Their disks are small and
-made here: one that a BIOS starts, one whose ESP holds Debian's signed boot chain.
+Machines have real firmware: see vm-lab/classroom/firmware.py; their disks are small: boot_disks.py beside it.
 """
 
 import json
@@ -13,57 +12,19 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "net"))
+from classroom.firmware import Firmware
 from netns import Namespace
 from tiny_kernel import build_tiny_kernel
 
 BRIDGE = "br0"
 SERVER = "10.98.0.1"
 INITRD_SAYS = "the initrd arrived whole"
-LOCAL_SAYS = "this is the local disk"
 _HERE = Path(__file__).parent
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|c)")
-_OVMF = Path("/usr/share/OVMF")
-_SECTOR = 512
-
-
-@dataclass(frozen=True)
-class Firmware:
-    """A machine's board and firmware, as QEMU takes them."""
-
-    name: str
-    board: tuple[str, ...]
-    code: str = ""
-    variables: str = ""
-    rom: str | None = None
-    """Of the network card; None: QEMU's own iPXE."""
-    nic: str = "virtio-net-pci"
-
-    @property
-    def is_uefi(self) -> bool:
-        return bool(self.code)
-
-
-SEABIOS = Firmware("seabios", ("-machine", "pc,graphics=off"))
-SEABIOS_E1000 = Firmware("seabios-e1000", ("-machine", "pc,graphics=off"), nic="e1000")
-OVMF = Firmware("ovmf", ("-machine", "q35"), "OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd", rom="")
-OVMF_SECURE = Firmware(
-    "ovmf-secure",
-    ("-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"),
-    "OVMF_CODE_4M.secboot.fd",
-    "OVMF_VARS_4M.ms.fd",
-    rom="",
-)
-_NO_PXE = tuple(word for n in (4, 6) for word in ("-fw_cfg", f"name=opt/org.tianocore/IPv{n}PXESupport,string=n"))
-OVMF_HTTP = Firmware("ovmf-http", (*OVMF.board, *_NO_PXE), OVMF.code, OVMF.variables, rom="")
-OVMF_HTTP_SECURE = Firmware(
-    "ovmf-http-secure", (*OVMF_SECURE.board, *_NO_PXE), OVMF_SECURE.code, OVMF_SECURE.variables, rom=""
-)
-OVMF_IPXE = Firmware("ovmf-ipxe", ("-machine", "q35"), "OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd")
 
 
 class BootedMachine:
@@ -176,12 +137,13 @@ class BootRoom:
         self._namespace.run("ip", "tuntap", "add", tap, "mode", "tap")
         self._namespace.run("ip", "link", "set", tap, "master", BRIDGE, "up")
         log = self.directory / f"{tap}.serial"
-        command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "qemu64", "-m", "512", "-nodefaults"]
-        command += ["-display", "none", "-serial", f"file:{log}", "-no-reboot", *firmware.board]
-        if firmware.is_uefi:
+        board = f"{firmware.machine},{firmware.console}" if firmware.console else firmware.machine
+        command = [firmware.program, "-accel", "tcg,thread=multi", "-cpu", firmware.cpu, "-m", "512", "-nodefaults"]
+        command += ["-display", "none", "-serial", f"file:{log}", "-no-reboot", "-machine", board, *firmware.options]
+        if firmware.variables is not None:
             variables = self.directory / f"{tap}.vars"
-            shutil.copyfile(_OVMF / firmware.variables, variables)
-            command += ["-drive", f"if=pflash,format=raw,readonly=on,file={_OVMF / firmware.code}"]
+            shutil.copyfile(firmware.variables, variables)
+            command += ["-drive", f"if=pflash,format=raw,readonly=on,file={firmware.code}"]
             command += ["-drive", f"if=pflash,format=raw,file={variables}"]
         rom = "" if firmware.rom is None else f",romfile={firmware.rom}"
         command += ["-netdev", f"tap,id=net,ifname={tap},script=no,downscript=no"]
@@ -208,52 +170,3 @@ def boot_room(directory: Path) -> Iterator[BootRoom]:
         yield room
     finally:
         room.clear()
-
-
-def make_bios_disk(path: Path) -> Path:
-    """A disk whose boot sector writes LOCAL_SAYS to the serial port when told that it came from the first disk."""
-    code = bytes.fromhex(
-        "fa"  # cli
-        "80fa80 75fe"  # cmp dl, 0x80; jne $     the BIOS number of the disk
-        "31c0 8ed8"  # xor ax, ax; mov ds, ax
-        "be 407c"  # mov si, 0x7c40          the text
-        "fc ac"  # cld; next: lodsb
-        "84c0 74fe"  # test al, al; jz $
-        "88c4 bafd03"  # mov ah, al; mov dx, 0x3fd
-        "ec a820 74fb"  # in al, dx; test al, 0x20; jz $-3
-        "baf803 88e0 ee"  # mov dx, 0x3f8; mov al, ah; out dx, al
-        "ebe9"  # jmp next
-    )
-    sector = code.ljust(0x40, b"\0") + f"\r\n{LOCAL_SAYS}\r\n".encode() + b"\0"
-    path.write_bytes(sector.ljust(510, b"\0") + b"\x55\xaa" + bytes(2 << 20))
-    return path
-
-
-def make_uefi_disk(path: Path, loader: str = "debian/shimx64.efi") -> Path:
-    """A GPT disk whose ESP has Debian's signed shim at EFI/`loader`, its GRUB beside it, and a grub.cfg that speaks."""
-    mib = 1 << 20
-    esp = path.with_suffix(".esp")
-    esp.write_bytes(b"")
-    os.truncate(esp, 48 * mib)
-    _run("mformat", "-F", "-i", str(esp), "::")
-    folder = loader.rpartition("/")[0]
-    for directory in dict.fromkeys(("EFI", f"EFI/{folder}", "EFI/debian")):
-        _run("mmd", "-i", str(esp), f"::{directory}")
-    configuration = path.with_suffix(".cfg")
-    configuration.write_text(f"echo '{LOCAL_SAYS}'\nsleep 600\n")
-    signed = Path("/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed")
-    _run("mcopy", "-i", str(esp), "/usr/lib/shim/shimx64.efi.signed", f"::EFI/{loader}")
-    _run("mcopy", "-i", str(esp), str(signed), f"::EFI/{folder}/grubx64.efi")
-    _run("mcopy", "-i", str(esp), str(configuration), "::EFI/debian/grub.cfg")
-    path.write_bytes(b"")
-    os.truncate(path, 64 * mib)
-    layout = f"label: gpt\nstart=2048, size={48 * mib // _SECTOR}, type=uefi\n"
-    _run("sfdisk", "--quiet", str(path), stdin=layout.encode())
-    with path.open("r+b") as disk:
-        disk.seek(2048 * _SECTOR)
-        disk.write(esp.read_bytes())
-    return path
-
-
-def _run(*command: str, stdin: bytes = b"") -> None:
-    subprocess.run(command, input=stdin, check=True, capture_output=True)

@@ -8,21 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from boot_room import (
-    INITRD_SAYS,
-    LOCAL_SAYS,
-    OVMF,
-    OVMF_IPXE,
-    OVMF_SECURE,
-    SEABIOS,
-    SEABIOS_E1000,
-    SERVER,
-    BootRoom,
-    boot_room,
-    make_bios_disk,
-    make_uefi_disk,
-)
+from boot_room import INITRD_SAYS, SERVER, BootRoom, boot_room
 from boot_server import KEY
+from classroom.boot_disks import LOCAL_SAYS, make_bios_disk, make_uefi_disk
+from classroom.firmware import OVMF, OVMF_IPXE, OVMF_SECURE, SEABIOS, SEABIOS_E1000
 
 pytestmark = [
     pytest.mark.root,

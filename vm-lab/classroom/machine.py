@@ -1,4 +1,4 @@
-"""One emulated machine: QEMU with real SeaBIOS and its iPXE ROM, or real OVMF with its own network driver.
+"""One emulated machine: QEMU with real firmware (firmware.py tells which there are).
 
 It boots from the network first and from its disk second, at power-on and at each reset, as a lab's machines are set up.
 Its serial console goes to a file. No acceleration is wanted: everything runs by translation (TCG).
@@ -14,13 +14,12 @@ from types import TracebackType
 from typing import Self
 
 from classroom.errors import LabError
+from classroom.firmware import Firmware
 from classroom.processes import BackgroundProcess, last_lines
 from classroom.qmp import QmpClient
 from imager.programs import run
 from imager.wire.messages import FirmwareKind
 
-OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
-OVMF_VARS = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 POLL_S = 0.1
 _ESCAPE_SEQUENCES = re.compile(r"\x1b(?:\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|c)")
 
@@ -30,16 +29,18 @@ class MachineSpec:
     """What a machine is made of."""
 
     name: str
-    firmware: FirmwareKind
+    firmware: Firmware
     mac: str
     memory_mib: int = 1024
     disk_bytes: int = 2 << 30
-    nic: str = "virtio-net-pci"
-    """QEMU's device: virtio-net-pci or e1000."""
     disk_bus: str = "virtio"
     """virtio or sata."""
     screen: bool = False
     """With a graphics card, for screenshots; the serial line then lacks what SeaBIOS says."""
+
+    @property
+    def kind(self) -> FirmwareKind:
+        return FirmwareKind.UEFI if self.firmware.is_uefi else FirmwareKind.BIOS
 
     @property
     def system_uuid(self) -> str:
@@ -72,11 +73,11 @@ class MachineFiles:
 
 def qemu_command(spec: MachineSpec, files: MachineFiles, serial: Path, tap: str | None) -> list[str]:
     """The command line of QEMU. `tap`: interface of its network card; None: no card, so it boots its disk."""
-    uefi = spec.firmware is FirmwareKind.UEFI
-    board = "q35" if uefi else "pc"
-    if not spec.screen:
-        board += ",graphics=off"  # makes SeaBIOS and its iPXE speak on the serial line
-    command = ["qemu-system-x86_64", "-name", spec.name, "-nodefaults", "-no-user-config"]
+    firmware = spec.firmware
+    board = firmware.machine
+    if not spec.screen and firmware.console:
+        board += f",{firmware.console}"
+    command = [firmware.program, "-name", spec.name, "-nodefaults", "-no-user-config"]
     command += [
         "-uuid",
         spec.system_uuid,
@@ -85,29 +86,29 @@ def qemu_command(spec: MachineSpec, files: MachineFiles, serial: Path, tap: str 
         "-accel",
         "tcg,thread=multi",
         "-cpu",
-        "qemu64",
+        firmware.cpu,
         "-m",
         str(spec.memory_mib),
+        *firmware.options,
     ]
     command += ["-display", "none", "-chardev", f"file,id=serial,path={serial},append=on", "-serial", "chardev:serial"]
     command += ["-qmp", f"unix:{files.control},server=on,wait=off", "-device", "virtio-rng-pci"]
     if spec.screen:
         command += ["-vga", "std"]
-    if uefi:
-        command += ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={OVMF_CODE}"]
+    if firmware.is_uefi:
+        command += ["-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={firmware.code}"]
         command += ["-drive", f"if=pflash,format=raw,unit=1,file={files.firmware_variables}"]
     command += ["-drive", f"if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={files.disk}"]
     if spec.disk_bus == "sata":
-        if not uefi:
+        if not firmware.is_uefi:
             command += ["-device", "ahci,id=ide"]  # q35 has one
         command += ["-device", f"ide-hd,bus=ide.0,drive=disk,serial={spec.disk_serial},bootindex=1"]
     else:
         command += ["-device", f"virtio-blk-pci,drive=disk,serial={spec.disk_serial},bootindex=1"]
     if tap is not None:
-        # OVMF gets no ROM: QEMU's is iPXE, and its own driver is what real UEFI machines are like.
-        rom = ",romfile=" if uefi else ""
+        rom = "" if firmware.rom is None else f",romfile={firmware.rom}"
         command += ["-netdev", f"tap,id=net,ifname={tap},script=no,downscript=no"]
-        command += ["-device", f"{spec.nic},netdev=net,mac={spec.mac},bootindex=0{rom}"]
+        command += ["-device", f"{firmware.nic},netdev=net,mac={spec.mac},bootindex=0{rom}"]
     return command
 
 
@@ -153,8 +154,8 @@ class Machine:
             run(["cp", "--sparse=always", "--reflink=auto", disk, self.files.disk])
         with self.files.disk.open("ab") as file:
             file.truncate(max(self.spec.disk_bytes, file.tell()))
-        if self.spec.firmware is FirmwareKind.UEFI:
-            shutil.copyfile(OVMF_VARS, self.files.firmware_variables)
+        if self.spec.firmware.variables is not None:
+            shutil.copyfile(self.spec.firmware.variables, self.files.firmware_variables)
 
     def power_on(self) -> None:
         command = qemu_command(self.spec, self.files, self.serial.path, self._tap)

@@ -39,6 +39,8 @@ class Classroom:
         self.server = owner.namespace("server")
         """Network namespace of the appliance."""
         self._ports: list[Port] = []
+        self._owner = owner
+        self._neighbours: list[str] = []
 
     def __enter__(self) -> Self:
         for namespace in (self.room, self.server):
@@ -53,16 +55,13 @@ class Classroom:
         self._ip(self.room, f"link set {_UPLINK} master {BRIDGE} up")
         self._ip(self.server, f"address add {SERVER_ADDRESS}/{PREFIX_LENGTH} dev {SERVER_INTERFACE}")
         self._ip(self.server, f"link set {SERVER_INTERFACE} up")
-        # A packet leaves the appliance as a real card would send it: checksum filled in (firmware checks it), one
-        # datagram each (loss then hits single packets, not bursts that the kernel would cut later).
-        offloads = [word for name in ("tx", "tso", "gso", "tx-udp-segmentation") for word in (name, "off")]
-        run(["ip", "netns", "exec", self.server, "ethtool", "-K", SERVER_INTERFACE, *offloads])
+        _send_as_a_card_does(self.server)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for namespace in (self.room, self.server):
+        for namespace in (self.room, self.server, *self._neighbours):
             with held_back_signals():
                 try:
                     run(["ip", "netns", "delete", namespace])
@@ -77,6 +76,20 @@ class Classroom:
         self._ports.append(port)
         return port
 
+    def add_neighbour(self, role: str, address: str) -> str:
+        """Another server on the switch, at `address`, on an interface of the appliance's name. Its namespace."""
+        namespace, uplink = self._owner.namespace(role), f"to-{role}"
+        with held_back_signals():
+            run(["ip", "netns", "add", namespace])
+        self._neighbours.append(namespace)
+        self._ip(namespace, "link set lo up")
+        self._ip(self.room, f"link add {uplink} type veth peer name {SERVER_INTERFACE} netns {namespace}")
+        self._ip(self.room, f"link set {uplink} master {BRIDGE} up")
+        self._ip(namespace, f"address add {address}/{PREFIX_LENGTH} dev {SERVER_INTERFACE}")
+        self._ip(namespace, f"link set {SERVER_INTERFACE} up")
+        _send_as_a_card_does(namespace)
+        return namespace
+
     def set_loss(self, port: Port, percent: float) -> None:
         """From now on drop `percent` of the packets to this machine, each by its own random choice."""
         run(["ip", "netns", "exec", self.room, "nft", "-f", "-"], stdin=loss_ruleset(port.tap, percent).encode())
@@ -90,6 +103,12 @@ class Classroom:
     @staticmethod
     def _ip(namespace: str, command: str) -> None:
         run(["ip", "-n", namespace, *command.split()])
+
+
+def _send_as_a_card_does(namespace: str) -> None:
+    """Checksum filled in (firmware checks it), one datagram each: loss then hits single packets, not bursts."""
+    offloads = [word for name in ("tx", "tso", "gso", "tx-udp-segmentation") for word in (name, "off")]
+    run(["ip", "netns", "exec", namespace, "ethtool", "-K", SERVER_INTERFACE, *offloads])
 
 
 def loss_ruleset(tap: str, percent: float) -> str:

@@ -18,12 +18,13 @@ from typing import Any, Self
 from classroom import golden_disk
 from classroom.builds import ROOMCAST, agent_files
 from classroom.errors import LabError
+from classroom.firmware import OVMF, SEABIOS, SEABIOS_E1000
 from classroom.machine import Machine, MachineSpec
 from classroom.network import SERVER_INTERFACE, Classroom, Port
 from classroom.processes import BackgroundProcess, last_lines, run_program
 from classroom.proof import ImageFacts, MachineProof, parse_booted
 from classroom.run import Run
-from imager.wire.messages import FirmwareKind, Proof, decode
+from imager.wire.messages import Proof, decode
 from netboot.cli.client import ApplianceClient
 from netboot.errors import NetbootError
 
@@ -75,9 +76,8 @@ def machine_specs(options: Options) -> list[MachineSpec]:
     specs = [
         MachineSpec(
             name=f"bios-{i}",
-            firmware=FirmwareKind.BIOS,
+            firmware=SEABIOS if i % 2 else SEABIOS_E1000,
             mac=f"52:54:00:b1:05:{i:02x}",
-            nic="virtio-net-pci" if i % 2 else "e1000",
             disk_bus="virtio" if i % 2 else "sata",
         )
         for i in range(1, options.bios + 1)
@@ -85,7 +85,7 @@ def machine_specs(options: Options) -> list[MachineSpec]:
     specs += [
         MachineSpec(
             name=f"uefi-{i}",
-            firmware=FirmwareKind.UEFI,
+            firmware=OVMF,
             mac=f"52:54:00:0e:f1:{i:02x}",
             disk_bus="sata" if i % 2 else "virtio",
         )
@@ -216,9 +216,7 @@ class Scenario:
         for seat in self._seats:
             self._stack.callback(seat.machine.power_off)
             seat.machine.power_on()
-            self._say(
-                f"{seat.name}: power on, {seat.machine.spec.firmware.upper()}, {seat.machine.spec.mac}, blank disk"
-            )
+            self._say(f"{seat.name}: power on, {seat.machine.spec.kind.upper()}, {seat.machine.spec.mac}, blank disk")
 
     def wait_for_registrations(self) -> None:
         """Until every machine's agent has registered; each gets its name. Raises LabError."""
@@ -294,7 +292,7 @@ class Scenario:
         spec = seat.machine.spec
         return MachineProof(
             name=seat.name,
-            firmware=spec.firmware,
+            firmware=spec.kind,
             disk_serial=spec.disk_serial,
             register_s=seat.register_s,
             report=decode(Proof, json.dumps(task["proof"]).encode()) if succeeded and task["proof"] else None,

@@ -1,0 +1,263 @@
+"""`vm-lab/matrix`: which firmware reaches the agent, and its own disk without a task, beside which DHCP server.
+
+Real firmware, the real appliance and agent: each machine is unknown at first, so it boots the agent and registers; then
+it is reset, has no task, and is to start its own disk.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from classroom import firmware, other_dhcp
+from classroom.boot_disks import ARM64, IA32, LOCAL_SAYS, X64, SignedChain, make_bios_disk, make_uefi_disk
+from classroom.builds import ROOMCAST, agent_files
+from classroom.errors import LabError
+from classroom.firmware import Firmware
+from classroom.machine import Machine, MachineSpec
+from classroom.network import SERVER_INTERFACE, Classroom
+from classroom.processes import BackgroundProcess, last_lines, run_program
+from classroom.run import Run
+from imager.errors import ImagerError
+from netboot.cli.client import ApplianceClient
+from netboot.errors import NetbootError
+
+AT_ONCE = 2
+"""Emulated machines: each keeps a core busy."""
+SERVE_TIMEOUT_S = 60.0
+AGENT_TIMEOUT_S = 200.0
+LOCAL_TIMEOUT_S = 120.0
+POLL_S = 0.25
+
+Say = Callable[[str], None]
+
+
+class Beside(StrEnum):
+    """How the machines get their addresses."""
+
+    SERVER = "server"
+    """From the appliance."""
+    DNSMASQ = "dnsmasq"
+    """From dnsmasq; the appliance is a proxy beside it."""
+    KEA = "kea"
+    """From Kea; the appliance is a proxy beside it."""
+
+
+FIRMWARE = (
+    firmware.SEABIOS,
+    firmware.SEABIOS_E1000,
+    firmware.OVMF,
+    firmware.OVMF_HTTP,
+    firmware.OVMF_SECURE,
+    firmware.OVMF_HTTP_SECURE,
+    firmware.OVMF_IPXE,
+    firmware.OVMF_IA32,
+    firmware.AAVMF,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One machine's way."""
+
+    firmware: Firmware
+    beside: Beside
+    agent_s: float | None = None
+    """From power-on to its registration; None: it did not come so far."""
+    local_s: float | None = None
+    """From the reset to its own disk."""
+    told: tuple[str, ...] = ()
+    """Boot files that it was told, in order."""
+    why: str = ""
+    """It went no further."""
+
+    @property
+    def is_good(self) -> bool:
+        wants_agent = self.firmware is not firmware.AAVMF  # there is none for ARM64
+        return self.local_s is not None and (self.agent_s is not None or not wants_agent)
+
+
+class Room:
+    """One appliance in its classroom. See `room`."""
+
+    def __init__(self, run: Run, classroom: Classroom, appliance: BackgroundProcess, beside: Beside) -> None:
+        self.run = run
+        self.beside = beside
+        self._classroom = classroom
+        self._appliance = appliance
+        self._ports = threading.Lock()
+        self._machines = 0
+
+    @property
+    def socket(self) -> Path:
+        return self.run.directory / "api.sock"
+
+    def try_machine(self, firmware: Firmware, say: Say) -> Row:
+        """Boot a new machine twice: unknown, then without a task."""
+        with self._ports:
+            self._machines += 1
+            mac = f"52:54:00:0b:07:{self._machines:02x}"
+            port = self._classroom.add_port()
+        spec = MachineSpec(firmware.name, firmware, mac, disk_bytes=0)
+        directory = self.run.directory / firmware.name
+        directory.mkdir()
+        machine = Machine(spec, directory=directory, logs=self.run.logs, namespace=self._classroom.room, tap=port.tap)
+        machine.prepare(_disk(firmware, directory))
+        agent_s = local_s = None
+        why = ""
+        try:
+            machine.power_on()
+            agent_s = self._registered(machine)
+            if agent_s is not None:
+                say(f"{firmware.words}: agent registered after {agent_s:.1f} s")
+                start = len(machine.serial.text())
+                machine.reset()
+                began = time.monotonic()
+                machine.wait_for(LOCAL_SAYS, LOCAL_TIMEOUT_S, start)
+                local_s = time.monotonic() - began
+            elif machine.serial.search(LOCAL_SAYS):
+                local_s = time.monotonic() - machine.powered_on_s
+            if local_s is not None:
+                say(f"{firmware.words}: its own disk after {local_s:.1f} s")
+        except LabError as error:
+            why = str(error).partition("\n")[0]
+        finally:
+            machine.power_off()
+        if local_s is None:
+            why = why or f"no agent registered within {AGENT_TIMEOUT_S:.0f} s"
+            say(f"{firmware.words}: {why}\n{last_lines(machine.serial.path, 12)}")
+        return Row(firmware, self.beside, agent_s, local_s, why=why)
+
+    def _registered(self, machine: Machine) -> float | None:
+        """Seconds from power-on; None: not within its time, or it has started its disk without."""
+        while (seconds := time.monotonic() - machine.powered_on_s) < AGENT_TIMEOUT_S:
+            machine.check()
+            self._appliance.check()
+            with ApplianceClient(self.socket) as appliance:
+                known = {m["inventory"]["boot_mac"] for m in appliance.get("/api/v1/machines")}
+            if machine.spec.mac in known:
+                return seconds
+            if machine.serial.search(LOCAL_SAYS):
+                return None
+            time.sleep(POLL_S)
+        return None
+
+
+@contextlib.contextmanager
+def room(run: Run, beside: Beside) -> Iterator[Room]:
+    """An appliance that serves a classroom, with another DHCP server beside it or without."""
+    data = run.directory / "data"
+    agent_files(run.cache, data / "agent", temporary=run.directory / "tmp", log=run.logs / "agent-build.log")
+    run_program([ROOMCAST, "boot-programs", "--fetch", "ia32", "--fetch", "arm64", "--data", data])
+    with contextlib.ExitStack() as stack:
+        classroom = stack.enter_context(Classroom(run))
+        command: list[str | Path] = [ROOMCAST, "serve", "--interface", SERVER_INTERFACE, "--data", data]
+        command += ["--socket", run.directory / "api.sock"]
+        if beside is not Beside.SERVER:
+            start = other_dhcp.dnsmasq if beside is Beside.DNSMASQ else other_dhcp.kea
+            stack.enter_context(start(classroom, run.directory, run.logs))
+            command += ["--mode", "proxy"]
+        log = run.logs / "serve.log"
+        appliance = stack.enter_context(
+            BackgroundProcess("roomcast serve", command, log=log, namespace=classroom.server)
+        )
+        made = Room(run, classroom, appliance, beside)
+        deadline = time.monotonic() + SERVE_TIMEOUT_S
+        while not _answers(made.socket):
+            appliance.check()
+            if time.monotonic() > deadline:
+                raise LabError("the appliance does not answer", last_lines(log))
+            time.sleep(POLL_S)
+        yield made
+
+
+def _answers(socket: Path) -> bool:
+    try:
+        with ApplianceClient(socket) as appliance:
+            return bool(appliance.get("/healthz"))
+    except NetbootError:
+        return False
+
+
+def _disk(firmware_: Firmware, directory: Path) -> Path:
+    if not firmware_.is_uefi:
+        return make_bios_disk(directory / "local.raw")
+    chains: dict[str, SignedChain] = {firmware.OVMF_IA32.name: IA32, firmware.AAVMF.name: ARM64}
+    chain = chains.get(firmware_.name, X64)
+    packages = directory.parent / "data" / "boot-packages" / chain.letters
+    return make_uefi_disk(directory / "local.raw", chain=chain, root=packages if chain is not X64 else Path("/"))
+
+
+def try_all(run: Run, beside: Beside, chosen: Sequence[Firmware], say: Say) -> list[Row]:
+    """Every firmware beside one DHCP server, `AT_ONCE` at a time."""
+    with room(run, beside) as made, ThreadPoolExecutor(AT_ONCE) as workers:
+        return list(workers.map(lambda one: made.try_machine(one, say), chosen))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 only when every machine came to the agent and to its disk."""
+    names = [one.name for one in FIRMWARE]
+    parser = argparse.ArgumentParser(prog="vm-lab/matrix", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=f"of {', '.join([*names, *Beside])}")
+    options = parser.parse_args(arguments)
+    only = set(options.only or ())
+    if unknown := only - {*names, *Beside}:
+        parser.error(f"no such firmware or mode: {', '.join(sorted(unknown))}")
+    chosen = [one for one in FIRMWARE if one.name in only or not only & set(names)]
+    modes = [mode for mode in Beside if mode in only or not only & set(Beside)]
+    console = Console(highlight=False)
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        console.print(f"{time.monotonic() - began:7.1f} s  {line}", markup=False, soft_wrap=True)
+
+    for one in [one for one in chosen if not one.is_installed]:
+        say(f"{one.words}: {one.program} or its firmware is not installed: left out")
+        chosen.remove(one)
+    rows: list[Row] = []
+    try:
+        for mode in modes:
+            with Run() as run:
+                say(f"mode {mode}; logs in {run.logs}")
+                rows += try_all(run, mode, chosen, say)
+    except (LabError, NetbootError, ImagerError) as error:
+        console.print(f"vm-lab/matrix: {error}", markup=False)
+        return 1
+    console.print(table_of(rows))
+    return 0 if all(row.is_good for row in rows) else 1
+
+
+def table_of(rows: Sequence[Row]) -> Table:
+    """Firmware x mode: seconds to the agent, seconds to the disk."""
+    table = Table(title="seconds from power-on to the agent / from reset to the own disk", title_justify="left")
+    modes = list(dict.fromkeys(row.beside for row in rows))
+    table.add_column("firmware")
+    for mode in modes:
+        table.add_column("server" if mode is Beside.SERVER else f"proxy beside {mode}")
+    for one in dict.fromkeys(row.firmware for row in rows):
+        cells = {row.beside: _cell(row) for row in rows if row.firmware is one}
+        table.add_row(one.words, *(cells.get(mode, "") for mode in modes))
+    return table
+
+
+def _cell(row: Row) -> str:
+    agent = "-" if row.agent_s is None else f"{row.agent_s:.1f}"
+    local = "-" if row.local_s is None else f"{row.local_s:.1f}"
+    return f"{agent} / {local}" if row.is_good else f"{agent} / {local}  FAILED"
+
+
+if __name__ == "__main__":
+    if os.geteuid() != 0:
+        print("vm-lab/matrix: run it as root: sudo vm-lab/matrix", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(main())
