@@ -42,10 +42,13 @@ def say(**event: Any) -> None:
 
 def http_server(address: str, port: int, files: BootFiles) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:  # UEFI HTTP boot asks for the size first
+            self.do_GET()
+
         def do_GET(self) -> None:
             peer = IPv4Address(self.client_address[0])
             found = files.open(self.path.removeprefix("/boot/"), BootRequest(peer, None, Transport.HTTP))
-            say(by="http", path=self.path, peer=str(peer), ok=not isinstance(found, Ignored))
+            say(by="http", method=self.command, path=self.path, peer=str(peer), ok=not isinstance(found, Ignored))
             if isinstance(found, Ignored):
                 self.send_error(404)
                 return
@@ -53,7 +56,8 @@ def http_server(address: str, port: int, files: BootFiles) -> ThreadingHTTPServe
             self.send_response(200)
             self.send_header("Content-Length", str(found.size))
             self.end_headers()
-            self.wfile.write(body)
+            if self.command == "GET":
+                self.wfile.write(body)
 
         def log_message(self, format: str, *arguments: Any) -> None:
             pass

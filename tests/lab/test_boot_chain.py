@@ -11,7 +11,7 @@ import pytest
 from boot_room import INITRD_SAYS, SERVER, BootRoom, boot_room
 from boot_server import KEY
 from classroom.boot_disks import LOCAL_SAYS, make_bios_disk, make_uefi_disk
-from classroom.firmware import OVMF, OVMF_IPXE, OVMF_SECURE, SEABIOS, SEABIOS_E1000
+from classroom.firmware import OVMF, OVMF_HTTP, OVMF_HTTP_SECURE, OVMF_IPXE, OVMF_SECURE, SEABIOS, SEABIOS_E1000
 
 pytestmark = [
     pytest.mark.root,
@@ -102,3 +102,21 @@ def test_ipxe_on_uefi_is_not_sent_round_in_circles_and_bios_goes_on_without_http
     asked = {event["firmware"] for event in room.events() if event["by"] == "dhcp" and event["mac"] == UEFI_MAC}
     assert asked == {"ipxe-uefi-x64"}, "OVMF's own driver did not have to help"
     assert room.fetched("tftp").count("uefi/grub.efi") == 1
+
+
+def test_uefi_http_boot_starts_the_agent_and_with_secure_boot_the_own_disk_beside_another_dhcp_server(
+    room: BootRoom, tmp_path: Path
+) -> None:
+    room.set_next_boot({UEFI_MAC: {"kind": "local"}})
+    room.serve_addresses("10.98.0.200", "10.98.0.220", server="10.98.0.2")
+    room.serve("--proxy")
+    disk = make_uefi_disk(tmp_path / "uefi.raw")
+    with room.machine(OVMF_HTTP, BIOS_MAC) as agent, room.machine(OVMF_HTTP_SECURE, UEFI_MAC, disk) as local:
+        agent.wait_for(INITRD_SAYS)
+        local.wait_for(LOCAL_SAYS)
+    volumes = {mac: f"http://{SERVER}/boot/uefi/http-{mac.replace(':', '-')}.img" for mac in (BIOS_MAC, UEFI_MAC)}
+    assert room.told() == volumes
+    by_http = {(event["method"], event["path"]) for event in room.events() if event["by"] == "http"}
+    paths = [url.removeprefix(f"http://{SERVER}") for url in volumes.values()]
+    assert by_http == {(method, path) for path in paths for method in ("HEAD", "GET")}
+    assert room.fetched("tftp") == []
