@@ -186,7 +186,7 @@ def _start_web(
         agents = serve_http(agent_app, network, agents_limits(open_files // len(doors.networks)))
         running.append(group.create_task(agents, name=f"agents {each.interface.name}"))
     if doors.pages is not None:
-        page_app = build_pages_app(appliance.overview, appliance.changes)
+        page_app = build_pages_app(appliance.overview, appliance.changes, appliance.boot_history)
         running.append(group.create_task(serve_http(page_app, doors.pages, limits), name="pages"))
     return running
 

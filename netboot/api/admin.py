@@ -86,13 +86,12 @@ def build_admin_app(
     renderer: Renderer,
     max_wait_s: Callable[[], float],
     facts: Callable[[], ApplianceFacts],
-    boots: BootHistory | None = None,
+    boots: BootHistory,
 ) -> FastAPI:
     """The app; it holds no state of its own. `max_wait_s`: of a deployment that names none."""
     app = FastAPI(title="Roomcast", version="1", docs_url=None, redoc_url=None)
     add_error_handlers(app)
-    if boots is not None:
-        add_boot_log(app, boots, lambda: facts().counters)
+    add_boot_log(app, boots, lambda: facts().counters)
 
     @app.get("/healthz", tags=["appliance"])
     async def health() -> dict[str, str]:

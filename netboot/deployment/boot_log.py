@@ -50,6 +50,13 @@ class BootHistory:
         first = max(0, len(boots) - count)
         return [boot_view(boots[i], boots[:i], self.recorder.now_s) for i in range(first, len(boots))]
 
+    async def latest(self, limit: int) -> list[dict[str, Any]]:
+        """The last boot of each machine, the latest first, as JSON can tell them."""
+        kept = {boot.mac: boot for boot in await self._database.run(self._repository.latest, limit)}
+        live = {boot.mac: boot for boot in self.recorder.latest(limit)}
+        boots = sorted((kept | live).values(), key=lambda boot: boot.started_s, reverse=True)
+        return [boot_view(boot, (), self.recorder.now_s) for boot in boots[:limit]]
+
 
 def boot_view(boot: BootRecord, earlier: Sequence[BootRecord], now: float) -> dict[str, Any]:
     """A boot as the API, the pages and the command line show it. `earlier`: those before it, the oldest first."""

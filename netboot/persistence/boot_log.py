@@ -56,6 +56,16 @@ class BootRepository:
             found = [_parsed(document) for document in session.scalars(query)]
         return [boot for boot in found if boot is not None]
 
+    def latest(self, limit: int) -> list[BootRecord]:
+        """The last boot of each machine, the latest first."""
+        last = select(BootRow.mac, func.max(BootRow.started_ms).label("started_ms")).group_by(BootRow.mac)
+        keys = last.order_by(func.max(BootRow.started_ms).desc()).limit(limit)
+        with self._database.reading() as session:
+            found = [(row.mac, row.started_ms) for row in session.execute(keys)]
+            query = select(BootRow.document).where(tuple_(BootRow.mac, BootRow.started_ms).in_(found))
+            boots = [_parsed(document) for document in session.scalars(query)]
+        return sorted((boot for boot in boots if boot is not None), key=lambda boot: boot.started_s, reverse=True)
+
     def boot_macs(self, machine_ids: Collection[int]) -> dict[int, str]:
         """The MAC that each of these machines booted with last."""
         query = select(MachineRow.id, MachineRow.inventory).where(MachineRow.id.in_(machine_ids))

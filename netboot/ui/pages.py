@@ -9,6 +9,7 @@ import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import jinja2
 from fastapi import FastAPI, Request
@@ -16,11 +17,13 @@ from fastapi import Path as PathParameter
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 import templates
+from netboot.bootlog.words import shown
+from netboot.deployment.boot_log import BootHistory
 from netboot.deployment.live import Changes
 from netboot.deployment.overview import Overview, SessionView
 from netboot.deployment.states import OPEN_SESSION_STATES
 from netboot.errors import NetbootError, UnknownError
-from netboot.ui.words import ago, clock_time, duration, megabits, memory, size
+from netboot.ui.words import ago, clock_time, date_time, duration, megabits, memory, size
 
 STREAM_INTERVAL_S = 0.5
 STREAM_SILENCE_S = 5.0
@@ -28,12 +31,23 @@ STREAM_SILENCE_S = 5.0
 DASHBOARD_SESSIONS = 5
 DASHBOARD_EVENTS = 12
 
-NAVIGATION = (("/", "Dashboard"), ("/machines", "Machines"), ("/images", "Images"), ("/sessions", "Sessions"))
+LATEST_BOOTS = 200
+LATEST_IGNORED = 50
+EARLIER_BOOTS = 10
 
+NAVIGATION = (
+    ("/", "Dashboard"),
+    ("/machines", "Machines"),
+    ("/images", "Images"),
+    ("/sessions", "Sessions"),
+    ("/boots", "Boot log"),
+)
+
+MachineName = Annotated[str, PathParameter(min_length=1, max_length=63)]
 SessionId = Annotated[int, PathParameter(ge=1, le=2**31 - 1)]
 
 
-def build_pages_app(overview: Overview, changes: Changes) -> FastAPI:
+def build_pages_app(overview: Overview, changes: Changes, history: BootHistory) -> FastAPI:
     """The app; it changes nothing."""
     app = FastAPI(title="Roomcast pages", openapi_url=None, docs_url=None, redoc_url=None)
     environment = build_environment()
@@ -74,6 +88,14 @@ def build_pages_app(overview: Overview, changes: Changes) -> FastAPI:
     async def session_values(session_id: int) -> dict[str, Any]:
         return {"session": await overview.session(session_id)}
 
+    async def boots_values() -> dict[str, Any]:
+        ignored = history.recorder.ignored()
+        return {"boots": await history.latest(LATEST_BOOTS), "ignored": ignored[:LATEST_IGNORED]}
+
+    async def boot_values(name: str, macs: set[str]) -> dict[str, Any]:
+        boots = await history.boots(macs, EARLIER_BOOTS + 1)
+        return {"name": name, "boot": boots[-1] if boots else None, "earlier": boots[-2::-1]}
+
     @app.get("/")
     async def dashboard() -> Response:
         return page("dashboard", "Dashboard", "/live/dashboard", **await dashboard_values())
@@ -93,6 +115,28 @@ def build_pages_app(overview: Overview, changes: Changes) -> FastAPI:
     @app.get("/sessions/{session_id}")
     async def session(session_id: SessionId) -> Response:
         return page("session", "Sessions", f"/live/sessions/{session_id}", **await session_values(session_id))
+
+    @app.get("/boots")
+    async def boots() -> Response:
+        return page("boots", "Boot log", "/live/boots", **await boots_values())
+
+    @app.get("/boots/{name}")
+    async def boot(name: MachineName) -> Response:
+        values = await boot_values(name, await history.macs(name))
+        return page("boot", "Boot log", f"/live/boots/{quote(name, safe='')}", **values)
+
+    @app.get("/live/boots")
+    async def live_boots() -> Response:
+        return _stream(environment, "boots", boots_values, history.recorder.changes)
+
+    @app.get("/live/boots/{name}")
+    async def live_boot(name: MachineName) -> Response:
+        macs = await history.macs(name)
+
+        async def values() -> dict[str, Any]:
+            return await boot_values(name, macs)
+
+        return _stream(environment, "boot", values, history.recorder.changes)
 
     @app.get("/live/sessions/{session_id}")
     async def live_session(session_id: SessionId) -> Response:
@@ -136,7 +180,7 @@ def build_environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for word in (size, memory, ago, duration, megabits, clock_time):
+    for word in (size, memory, ago, duration, megabits, clock_time, date_time, shown):
         environment.filters[word.__name__] = word
     environment.tests["open_session"] = is_open
     return environment

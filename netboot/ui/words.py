@@ -50,3 +50,8 @@ def ago(then_s: float) -> str:
 def clock_time(then_s: float) -> str:
     """A Unix time as local hours, minutes and seconds."""
     return time.strftime("%H:%M:%S", time.localtime(then_s))
+
+
+def date_time(then_s: float) -> str:
+    """A Unix time as local day and time."""
+    return time.strftime("%d %b %H:%M:%S", time.localtime(then_s))

@@ -166,8 +166,9 @@ async def a_bench(directory: Path, boot: NoBootFiles | None = None) -> AsyncIter
         Renderer(None),
         lambda: settings.max_wait_s,
         lambda: ApplianceFacts("lo", "127.0.0.1", "server", (), {"dhcp": PacketCounters()}),
+        appliance.boot_history,
     )
-    pages_app = build_pages_app(appliance.overview, appliance.changes)
+    pages_app = build_pages_app(appliance.overview, appliance.changes, appliance.boot_history)
     casting = asyncio.create_task(appliance.casts.run(appliance.cast_events))
     bench = Bench(appliance, clock, agent_app, client_of(admin_app), client_of(pages_app), client_of(agent_app))
     try:

@@ -174,7 +174,10 @@ class Stream:
 def test_live_part_is_told_when_it_changes(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
-            stream = Stream(build_pages_app(bench.appliance.overview, bench.appliance.changes), "/live/machines")
+            stream = Stream(
+                build_pages_app(bench.appliance.overview, bench.appliance.changes, bench.appliance.boot_history),
+                "/live/machines",
+            )
             watching = asyncio.create_task(stream.run())
             assert "No machine has registered" in await stream.part()
             assert stream.headers[b"content-type"].startswith(b"text/event-stream")
