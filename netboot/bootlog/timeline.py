@@ -191,6 +191,8 @@ class _Boot:
     """Kinds of firmware that asked, in order, each once."""
     attempt_phase: Phase = Phase.NOTHING
     told: set[str] = field(default_factory=set)
+    has_program: bool = False
+    """A boot program was fetched, or is being fetched."""
 
     def __len__(self) -> int:
         return len(self.first) + len(self.last)
@@ -221,13 +223,19 @@ class _Boot:
                 self.dropped += 1
         if isinstance(event, Exchange) and event.boot_file and len(self.told) < 8:
             self.told.add(event.boot_file)
+        if isinstance(event, Fetch) and event.state is not FetchState.REFUSED and not self.has_program:
+            self.has_program = role_of(event.path, self.told) is Role.PROGRAM
         phase = phase_of(event, self.told)
         self.phase = max(self.phase, phase)
         self.attempt_phase = max(self.attempt_phase, phase)
         self.heard_s = now
 
-    def _take_running(self, event: Fetch) -> None:
-        """The entry of the fetch that ends now goes: its end takes its place."""
+    def is_fetching(self, event: Fetch) -> bool:
+        """Whether this is the end of a fetch that is on its way."""
+        return event.state is not FetchState.RUNNING and self._running(event) is not None
+
+    def _running(self, event: Fetch) -> tuple[list[Entry], int] | None:
+        """Where the entry of the fetch stands that ends now."""
         for entries in (self.last, self.first):
             for index in range(len(entries) - 1, max(-1, len(entries) - 40), -1):
                 old = entries[index].event
@@ -236,11 +244,18 @@ class _Boot:
                     and old.state is FetchState.RUNNING
                     and (old.transport, old.path) == (event.transport, event.path)
                 ):
-                    if entries[index].count > 1:
-                        entries[index] = replace(entries[index], count=entries[index].count - 1)
-                    else:
-                        del entries[index]
-                    return
+                    return entries, index
+        return None
+
+    def _take_running(self, event: Fetch) -> None:
+        """The entry of the fetch that ends now goes: its end takes its place."""
+        if (place := self._running(event)) is None:
+            return
+        entries, index = place
+        if entries[index].count > 1:
+            entries[index] = replace(entries[index], count=entries[index].count - 1)
+        else:
+            del entries[index]
 
 
 def attempt_of(event: Exchange) -> str:
@@ -385,7 +400,9 @@ def _begins_boot(boot: _Boot, event: BootEvent, now: float) -> bool:
                 return attempt_of(event) != boot.attempts[-1]
             return boot.attempt_phase > Phase.ADDRESSED or quiet_s > ANEW_S
         case Fetch():
-            # Where another server tells the boot file and no DISCOVER reaches us.
+            # Where another server tells the boot file and no DISCOVER reaches us. Not: the volume of UEFI HTTP boot,
+            # whose first word is what stands in it.
             is_program = role_of(event.path, boot.told) is Role.PROGRAM and event.state is not FetchState.REFUSED
-            return is_program and boot.phase >= Phase.CONFIGURED
+            is_again = boot.has_program and not boot.is_fetching(event)
+            return is_program and is_again and boot.phase >= Phase.CONFIGURED
     return False

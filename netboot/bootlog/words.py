@@ -29,7 +29,7 @@ class Line:
     """Seconds since the boot began."""
     count: int
     label: str
-    """Who acts: firmware, shim, GRUB, agent, system."""
+    """Who acts: firmware, shim, GRUB, agent, system; volume: what it holds was chosen."""
     text: str
     why: str
     ok: bool
@@ -132,7 +132,7 @@ def _label(event: BootEvent, reached: Phase, *, is_local: bool, told: set[str]) 
                 return "firmware"
             return "shim" if event.path.lower().endswith(".efi") else "GRUB"
         case Configured():
-            return "GRUB"
+            return "volume" if any("://" in file for file in told) else "GRUB"
     return "agent"
 
 

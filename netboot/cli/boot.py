@@ -69,7 +69,7 @@ def _show(output: "Console", machine: str, boots: list[dict[str, Any]]) -> None:
             for boot in reversed(earlier)
         ]
         output.print()
-        output.print(make_table(("earlier boots", "came so far", "what was wrong"), rows))
+        output.print(make_table(("earlier boots", "how far it came", "what was wrong"), rows))
 
 
 def _follow(output: "Console", machine: str, stream: Iterable[Any], *, as_json: bool) -> None:

@@ -94,7 +94,7 @@ def build_pages_app(overview: Overview, changes: Changes, history: BootHistory) 
 
     async def boot_values(name: str, macs: set[str]) -> dict[str, Any]:
         boots = await history.boots(macs, EARLIER_BOOTS + 1)
-        return {"name": name, "boot": boots[-1] if boots else None, "earlier": boots[-2::-1]}
+        return {"asked_for": name, "boot": boots[-1] if boots else None, "earlier": boots[-2::-1]}
 
     @app.get("/")
     async def dashboard() -> Response:

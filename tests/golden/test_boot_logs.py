@@ -75,6 +75,9 @@ def test_events_of_a_recorded_boot_fall_into_the_same_boots_again(path: Path) ->
     [
         ("seabios-tftp-blocked", ["never-fetched"]),
         ("seabios-agent-silent", ["agent-missing"]),
+        ("ovmf-agent-silent", ["agent-missing"]),
+        ("ovmf-http", ["volume-silent"]),
+        ("ovmf-secure-kernel-refused", ["kernel-refused"]),
         ("seabios-proxy", ["agent-missing"]),
         ("ovmf-proxy-secure-boot-refused", ["secure-boot-refused"]),
     ],

@@ -114,6 +114,8 @@ class Bench:
     admin: httpx.AsyncClient
     pages: httpx.AsyncClient
     anonymous: httpx.AsyncClient
+    counters: PacketCounters
+    """Of DHCP."""
     _clients: list[httpx.AsyncClient] = field(default_factory=list)
 
     async def register(self, inventory: Inventory) -> tuple[Registration, httpx.AsyncClient]:
@@ -157,6 +159,7 @@ async def a_bench(directory: Path, boot: NoBootFiles | None = None) -> AsyncIter
     clock = HandClock()
     settings = Settings(interfaces=("lo",), data=directory)
     appliance = build_appliance(settings, [LOOPBACK], Clock(clock, clock))
+    counters = PacketCounters()
     agent_app = build_agent_app(appliance.agents, boot or NoBootFiles())
     admin_app = build_admin_app(
         appliance.overview,
@@ -165,12 +168,14 @@ async def a_bench(directory: Path, boot: NoBootFiles | None = None) -> AsyncIter
         appliance.changes,
         Renderer(None),
         lambda: settings.max_wait_s,
-        lambda: ApplianceFacts("lo", "127.0.0.1", "server", (), {"dhcp": PacketCounters()}),
+        lambda: ApplianceFacts("lo", "127.0.0.1", "server", (), {"dhcp": counters}),
         appliance.boot_history,
     )
     pages_app = build_pages_app(appliance.overview, appliance.changes, appliance.boot_history)
     casting = asyncio.create_task(appliance.casts.run(appliance.cast_events))
-    bench = Bench(appliance, clock, agent_app, client_of(admin_app), client_of(pages_app), client_of(agent_app))
+    bench = Bench(
+        appliance, clock, agent_app, client_of(admin_app), client_of(pages_app), client_of(agent_app), counters
+    )
     try:
         yield bench
     finally:

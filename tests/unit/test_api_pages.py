@@ -4,21 +4,26 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from deployment_builders import a_bench, an_inventory, done, failed
+from dhcp_builders import MAC, a_discover, an_arrival
 from sqlalchemy import Engine, event
 
 from imager.wire.messages import Progress, Task, decode, encode
 from netboot.cli.output import bytes_text, duration_text, rate_text
+from netboot.model import Ignored
+from netboot.services.boot_log import BootRecorder
 from netboot.ui.pages import build_environment, build_pages_app
 from netboot.ui.words import duration, megabits, memory, size
+from netboot.wire.dhcp_options import HOST_NAME, VENDOR_CLASS
 
 A = b"a" * 4096
-PAGES = ("/", "/machines", "/images", "/sessions", "/sessions/1")
+PAGES = ("/", "/machines", "/images", "/sessions", "/sessions/1", "/boots", "/boots/52-54-00-00-00-01")
 EVIL = '"><script>alert(1)</script>{{ 7*7 }}'
 
 
@@ -63,8 +68,53 @@ def test_pages_show_machines_images_and_one_bar_a_machine(tmp_path: Path) -> Non
             for path in PAGES:
                 answer = await bench.pages.get(path)
                 assert answer.status_code == 200, path
-                for word in ("Dashboard", "Machines", "Images", "Sessions"):
+                for word in ("Dashboard", "Machines", "Images", "Sessions", "Boot log"):
                     assert f">{word}</a>" in answer.text
+
+    run(story())
+
+
+def note_a_boot(log: BootRecorder, text: str) -> None:
+    """A BIOS machine that asks, with this text wherever a stranger may put one."""
+    asked = a_discover(0)
+    options = asked.options.with_option(HOST_NAME, text).with_option(VENDOR_CLASS, f"PXEClient:Arch:00000:{text}")
+    asked = replace(asked, options=options)
+    log.exchanged(asked, an_arrival(), Ignored(text))
+    for peer in (MAC, text):
+        log.http_refused(peer, text, text)
+    log.junk(text, text)
+
+
+def test_boot_page_tells_the_boot_what_is_wrong_and_what_to_do(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            unheard = (await bench.pages.get(f"/boots/{MAC}")).text
+            assert "Nothing was heard of it yet" in unheard
+            note_a_boot(bench.appliance.boot_log, "pool exhausted: 10.77.0.100 to 10.77.0.199 are in use")
+            page, listed = (await bench.pages.get(f"/boots/{MAC}")).text, (await bench.pages.get("/boots")).text
+            assert "<b>Next:</b> widen the pool" in page
+            for text in (page, listed):
+                assert "it asked as BIOS (arch 0) and got no answer: pool exhausted" in text
+            assert f'href="/boots/{MAC}"' in listed.replace("%3A", ":")
+            assert "not a DHCP packet: pool exhausted" in listed
+
+    run(story())
+
+
+def test_boot_page_goes_on_as_the_machine_does(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            appliance = bench.appliance
+            app = build_pages_app(appliance.overview, appliance.changes, appliance.boot_history)
+            logging = asyncio.create_task(appliance.boot_log.run())
+            stream = Stream(app, f"/live/boots/{MAC}")
+            watching = asyncio.create_task(stream.run())
+            assert "Nothing was heard" in await stream.part()
+            note_a_boot(appliance.boot_log, "pool exhausted")
+            assert "DISCOVER BIOS (arch 0)" in await stream.part()
+            logging.cancel()  # the stream ends when the appliance shuts down
+            await asyncio.gather(logging, return_exceptions=True)
+            await asyncio.wait_for(watching, 30)
 
     run(story())
 
@@ -75,6 +125,7 @@ def test_text_of_machines_never_becomes_markup(tmp_path: Path) -> None:
             bench.keep_image("golden", A)
             evil = an_inventory(manufacturer=EVIL, product=EVIL, serial=EVIL, cpu_model=EVIL)
             registration, client = await bench.register(evil)
+            note_a_boot(bench.appliance.boot_log, EVIL)
             await bench.deploy("golden", registration.name)
             task = decode(Task, (await client.get("/agent/v1/task")).content)
             await client.post(f"/agent/v1/tasks/{task.id}/progress", content=encode(Progress(EVIL[:60], 1, 2, 0.0)))
@@ -123,7 +174,7 @@ def test_pages_change_nothing(tmp_path: Path, method: str) -> None:
 def test_unknown_page_is_a_page_too(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
-            for path in ("/nope", "/sessions/99", "/live/nope"):
+            for path in ("/nope", "/sessions/99", "/live/nope", "/boots/pc-99", "/live/boots/pc-99"):
                 answer = await bench.pages.get(path)
                 assert answer.status_code == 404
                 assert "Dashboard" in answer.text

@@ -119,6 +119,15 @@ def test_boot_begins_with_its_program_where_another_server_names_it(scene: Scene
     assert len(scene.boots()) == 2
 
 
+def test_volume_of_http_boot_and_what_stands_in_it_are_one_boot(scene: Scene) -> None:
+    scene.lease(16)
+    scene.told(BootKind.AGENT)
+    scene.told(BootKind.AGENT)
+    scene.http("uefi/http-52-54-00-00-00-01.img", 34_000_000)
+    scene.registered()
+    assert len(scene.boots()) == 1
+
+
 def test_end_of_a_transfer_takes_the_place_of_its_beginning(scene: Scene) -> None:
     scene.lease()
     scene.recorder.transfer_started(scene.peer, "bios/core.0", 200_000)
