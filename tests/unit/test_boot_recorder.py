@@ -55,10 +55,10 @@ def paths(scene: Scene, mac: str) -> list[str]:
     return [e.event.path for e in boots[-1].entries if isinstance(e.event, Fetch)] if boots else []
 
 
-async def run_for_a_moment(recorder: BootRecorder, seconds: float = 0.0) -> None:
+async def run_for_a_moment(recorder: BootRecorder) -> None:
     """From the start of its task to its end."""
     task = asyncio.create_task(recorder.run())
-    await asyncio.sleep(seconds)
+    await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -152,7 +152,12 @@ async def test_words_of_an_agent_that_registered_before_we_started_are_placed(sc
     machine, _ = MachineRepository(scene.database).register(an_inventory(OTHER_MAC), "digest", 5.0)
     scene.recorder.agent(machine.id, AgentStep.WAITS)
     scene.recorder.agent(MACHINE_ID + 1000, AgentStep.WAITS)
-    await run_for_a_moment(scene.recorder, 0.4)
+    task = asyncio.create_task(scene.recorder.run())
+    async with asyncio.timeout(30):
+        while scene.recorder.changes.version == 0:
+            await scene.recorder.changes.wait(0, 1.0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
     (boot,) = scene.recorder.boots(OTHER_MAC)
     assert furthest(boot) is Phase.WORKING
 
