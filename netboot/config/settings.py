@@ -121,13 +121,9 @@ class Settings:
     def agent(self) -> Path:
         return self.data / "agent"
 
-    @property
-    def boot(self) -> Path:
-        return self.data / "boot"
-
     def boot_of(self, interface: str) -> Path:
         """Boot programs for the machines of one interface: our own GRUB carries the address of it."""
-        return self.boot if interface == self.interface else self.boot / interface
+        return self.data / "boot" / interface
 
     @property
     def boot_packages(self) -> Path:

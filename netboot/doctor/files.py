@@ -91,9 +91,10 @@ def _on_disk(subject: Subject, notes: Notes) -> list[Finding]:
             )
         ]
     names = (BIOS_GRUB, UEFI_SHIM, UEFI_GRUB, "uefi/grubx64.efi")
-    bad = [reason for name in names if (reason := unusable(subject.settings.boot / name))]
+    directories = [subject.settings.boot_of(interface.name) for interface in subject.interfaces]
+    bad = [reason for each in directories for name in names if (reason := unusable(each / name))]
     if not bad:
-        return [notes.ok(f"the boot programs are in {subject.settings.boot}")]
+        return [notes.ok(f"the boot programs are in {', '.join(map(str, directories))}")]
     if any("ermission" in reason for reason in bad) and os.geteuid() != 0:
         return [notes.note("; ".join(bad), "run this with sudo")]
     if subject.running is None:
@@ -108,6 +109,7 @@ def _on_disk(subject: Subject, notes: Notes) -> list[Finding]:
 def _wanted(subject: Subject, asked: Sequence[Asked]) -> Iterator[Wanted]:
     settings = subject.settings
     for answers in asked:
+        boot = settings.boot_of(answers.interface)
         for offer in answers.offers:
             if not offer.boot_file:
                 continue
@@ -115,11 +117,11 @@ def _wanted(subject: Subject, asked: Sequence[Asked]) -> Iterator[Wanted]:
             if url is not None:
                 path = url.path.lstrip("/").removeprefix("boot/")
                 own = _is_own_host(subject, url.hostname or "")
-                expected = _expected(settings.boot, settings.agent, path) if own else None
+                expected = _expected(boot, settings.agent, path) if own else None
                 yield Wanted(url.netloc, offer.boot_file, True, expected)
                 continue
             own = subject.is_own(offer.boot_server)
-            expected = _expected(settings.boot, settings.agent, offer.boot_file) if own else None
+            expected = _expected(boot, settings.agent, offer.boot_file) if own else None
             yield Wanted(str(offer.boot_server), offer.boot_file, False, expected)
     if subject.running is None:
         return
@@ -128,7 +130,7 @@ def _wanted(subject: Subject, asked: Sequence[Asked]) -> Iterator[Wanted]:
         host = f"{interface.address}{port}"
         yield Wanted(str(interface.address), GRUB_CONFIGURATION, False)
         for name in (BIOS_GRUB, *AGENT_FILES):
-            expected = _expected(settings.boot, settings.agent, name)
+            expected = _expected(settings.boot_of(interface.name), settings.agent, name)
             if expected is not None:
                 yield Wanted(host, f"http://{host}/boot/{name}", True, expected)
 

@@ -62,7 +62,7 @@ def test_service_without_root_gives_addresses_and_files(tmp_path: Path) -> None:
         client.run("ip", "addr", "add", "10.99.0.2/24", "dev", INTERFACE)
         fetched = tmp_path / "core.0"
         client.run("curl", "-sSf", "-o", str(fetched), f"tftp://{server.ip}/bios/core.0")
-        assert fetched.read_bytes() == (state / "data" / "boot" / "bios" / "core.0").read_bytes()
+        assert fetched.read_bytes() == (state / "data" / "boot" / INTERFACE / "bios" / "core.0").read_bytes()
         assert all(path.stat().st_uid == NOBODY for path in state.rglob("*"))
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0, log.read_text()

@@ -172,7 +172,7 @@ def test_a_rule_that_drops_dhcp_is_named_and_the_offer_is_missed(room: tuple[Lan
 
 def test_a_boot_file_that_is_gone_is_told_with_what_mends_it(room: tuple[Lan, Served]) -> None:
     lan, served = room
-    file = served.data / "boot" / "uefi" / "shimx64.efi"
+    file = served.data / "boot" / INTERFACE / "uefi" / "shimx64.efi"
     kept = file.with_name("kept")
     file.rename(kept)
     try:
