@@ -3,7 +3,7 @@
 import json
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -47,13 +47,21 @@ def register(app: typer.Typer) -> None:
             (key.name, plain(getattr(loaded.settings, key.field)), loaded.places.get(key.field, "default"))
             for key in KEYS
         ]
+        running = _running(loaded)
         if as_json:
-            print(json.dumps({name: {"value": value, "from": place} for name, value, place in rows}, indent=2))
+            tree: dict[str, Any] = {name: {"value": value, "from": place} for name, value, place in rows}
+            if running is not None:
+                tree["running"] = running
+            print(json.dumps(tree, indent=2))
             return
         table = Table("setting", "value", "from")
         for name, value, place in rows:
             table.add_row(*(_escaped(text) for text in (name, shown(value), place)))
-        console().print(table)
+        output = console()
+        output.print(table)
+        for each in running or ():
+            line = f"running: {each['name']} ({each['address']}) is {each['role']} now: {each['why']}"
+            output.print(line, soft_wrap=True, markup=False, highlight=False)
 
     @config.command()
     def snippet(
@@ -88,6 +96,18 @@ def _load(file: Path | None) -> "Loaded":
     from netboot.config.loading import load
 
     return load({}, file)
+
+
+def _running(loaded: "Loaded") -> list[dict[str, str]] | None:
+    """What the appliance that runs here is on each interface at this moment; None: none runs, or we may not ask."""
+    from netboot.cli.client import ApplianceClient
+
+    try:
+        with ApplianceClient(loaded.settings.socket) as appliance:
+            found: list[dict[str, str]] = appliance.get("/api/v1/status")["interfaces"]
+            return found
+    except ServiceError:
+        return None
 
 
 def _check_interfaces(loaded: "Loaded") -> list[str]:

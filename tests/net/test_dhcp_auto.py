@@ -51,6 +51,10 @@ def test_beside_a_server_that_was_there_before_auto_is_a_proxy(lan: Lan, tmp_pat
     with serving(server, tmp_path / "ours", "--mode", "auto") as served:
         assert f"proxyDHCP beside the network's own DHCP server ({THEIRS} ({other.mac})" in served.log()
         assert role(served) == ("proxy", f"{THEIRS} ({other.mac})")
+        file = tmp_path / "roomcast.toml"
+        file.write_text(f'interfaces = ["{INTERFACE}"]\n')
+        shown = served.roomcast("config", "show", str(file)).stdout
+        assert f"running: {INTERFACE} ({OURS}/24) is proxy now: {THEIRS} ({other.mac}) gives out addresses" in shown
         found = offers_to(client, a_pxe_discover(client.mac, 0), servers=2)
         assert set(found) == {OURS, THEIRS}
         assert found[OURS][0].yiaddr == "0.0.0.0" and found[OURS][0].file.startswith(b"bios/core.0")
@@ -76,7 +80,7 @@ def test_server_that_appears_later_makes_auto_step_back_and_keep_the_leases_it_g
         wait_until(lambda: role(served) == ("proxy", f"{THEIRS} ({other.mac})"))
         assert "another dhcp server gives out addresses" in served.log()
         with ApplianceClient(served.directory / "api.sock") as appliance:
-            ignored = appliance.get("/api/v1/boot-log/ignored")
+            ignored = appliance.get("/api/v1/boot-log/ignored")["packets"]
         assert any(each["source"] == other.mac and "another DHCP server" in each["reason"] for each in ignored)
 
         seen = len(wire.messages)
