@@ -134,7 +134,7 @@ KEYS = (
         "interfaces",
         values.interfaces,
         'interfaces = ["eth1"]',
-        "Network interfaces of the machines; casts go out on the first. Needed.",
+        "Network interfaces of the machines, each in a network of its own. Needed.",
         flag="--interface",
     ),
     Key(

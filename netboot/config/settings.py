@@ -68,7 +68,7 @@ class Settings:
     """How one `roomcast serve` runs."""
 
     interfaces: tuple[str, ...]
-    """At least one; casts go out on the first."""
+    """At least one."""
     mode: Mode = Mode.SERVER
     pool: AddressRange | None = None
     """In an interface's network that has no subnet of its own in `subnets`. None: the upper half."""

@@ -8,6 +8,11 @@ from netboot.config.keys import KEYS, RESERVATION_KEYS, SUBNET_KEYS
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
+def test_page_tells_what_a_reload_does_not_take() -> None:
+    (told,) = re.findall("These wait for the next start: (.*?)\\.", PAGE.read_text(), re.DOTALL)
+    assert re.findall("`([a-z-]+)`", told) == [key.name for key in KEYS if not key.live]
+
+
 def test_page_lists_the_keys_of_the_code_in_their_order() -> None:
     text = PAGE.read_text()
     rows = re.findall(r"^\| `([a-z-]+)` \| `(.*?)` \| (.*) \|$", text, re.MULTILINE)
