@@ -6,7 +6,6 @@ interface, a port, the data directory) is a ServiceError before anything is serv
 
 import asyncio
 import contextlib
-import fcntl
 import gc
 import os
 import signal
@@ -18,6 +17,7 @@ import structlog
 
 from netboot.api.admin import ApplianceFacts, build_admin_app
 from netboot.api.agent import build_agent_app
+from netboot.api.leases import add_leases
 from netboot.api.reload import add_reload
 from netboot.appliance import Appliance, build_appliance
 from netboot.boot.render import Renderer
@@ -25,7 +25,8 @@ from netboot.config import Loaded, Mode, Settings
 from netboot.deployment.grouping import CastInterface
 from netboot.dhcp_settings import build_server_config
 from netboot.errors import ServiceError
-from netboot.persistence.private import PRIVATE_UMASK, make_private
+from netboot.persistence.only_one import only_one_uses
+from netboot.persistence.private import PRIVATE_UMASK
 from netboot.reload import Reloader
 from netboot.services.connections import agents_limits, other_limits, raise_open_files
 from netboot.services.counters import PacketCounters
@@ -177,6 +178,7 @@ def _start_web(
         facts,
         appliance.boot_history,
     )
+    add_leases(admin_app, appliance.lease_list)
     add_reload(admin_app, reloader.reload)
     open_files = raise_open_files()
     limits = other_limits(open_files)
@@ -232,29 +234,15 @@ def _tell(settings: Settings, interfaces: ServedInterfaces, say: Say) -> None:
 @contextlib.contextmanager
 def _only_one(settings: Settings) -> Iterator[None]:
     """Held while this appliance serves: one a data directory, one an interface of a network namespace."""
-    try:
-        make_private(settings.data)
-        descriptor = os.open(settings.data / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ServiceError(f"{settings.data}: {error.strerror}; run it with sudo, or name another --data") from error
-    guards = contextlib.ExitStack()
-    try:
+    with contextlib.ExitStack() as held:
         for name in settings.interfaces:
             # An abstract socket belongs to the network namespace and goes with its process, however that ends.
-            guard = guards.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            guard = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
             try:
                 guard.bind(f"\0roomcast-serve-{name}")
             except OSError as error:
                 raise ServiceError(
                     f"another `roomcast serve` serves {name} already: stop it, or name another interface"
                 ) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ServiceError(
-                f"another `roomcast serve` uses {settings.data} already: stop it, or name another --data"
-            ) from error
+        held.enter_context(only_one_uses(settings.data))
         yield
-    finally:
-        guards.close()
-        os.close(descriptor)

@@ -16,6 +16,7 @@ from netboot.deployment.captures import Captures
 from netboot.deployment.cast_events import CastEvents
 from netboot.deployment.grouping import CastInterface
 from netboot.deployment.images import Images
+from netboot.deployment.leases import LeaseList
 from netboot.deployment.library import Library
 from netboot.deployment.live import Board, Changes
 from netboot.deployment.next_boot import NextBoots
@@ -57,6 +58,7 @@ class Appliance:
     cast_events: CastEvents
     boot_log: BootRecorder
     boot_history: BootHistory
+    lease_list: LeaseList
     public_key: bytes
     """Signs manifests: 32 raw bytes."""
 
@@ -147,5 +149,6 @@ def build_appliance(
         cast_events=CastEvents(database, sessions, board, changes, outcomes, clock),
         boot_log=boot_log,
         boot_history=BootHistory(database, machines, BootRepository(database), boot_log),
+        lease_list=LeaseList(leases.table, leases.clock, database, machines),
         public_key=public_key_bytes(key),
     )

@@ -14,6 +14,7 @@ from netboot.cli import (
     config,
     doctor,
     images,
+    leases,
     machines,
     reload,
     serve,
@@ -60,6 +61,7 @@ agent.register(app)
 boot.register(app)
 boot_programs.register(app)
 images.register(app)
+leases.register(app)
 sessions.register(app)
 tasks.register(app)
 machines.register(app)

@@ -25,7 +25,7 @@ LONGEST_S = 1000 * 3600.0
 def console() -> Console:
     """Standard output; plain text in wide lines when it is not a terminal."""
     wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PLAIN_WIDTH
-    return Console(highlight=False, width=wide)
+    return Console(highlight=False, emoji=False, width=wide)  # :cd: and :ab: are bytes of a MAC
 
 
 def bytes_text(count: float) -> str:

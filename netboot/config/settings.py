@@ -8,6 +8,8 @@ from pathlib import Path
 CONFIG_FILE = Path("/etc/roomcast/roomcast.toml")
 DATA_DIRECTORY = Path("/var/lib/roomcast")
 SOCKET_PATH = Path("/run/roomcast/api.sock")
+LEASE_FILE = "leases.db"
+"""In the data directory."""
 
 SHORTEST_LEASE_S = 60
 LONGEST_LEASE_S = 30 * 86400
@@ -111,7 +113,7 @@ class Settings:
 
     @property
     def leases(self) -> Path:
-        return self.data / "leases.db"
+        return self.data / LEASE_FILE
 
     @property
     def images(self) -> Path:
