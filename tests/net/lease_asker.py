@@ -52,6 +52,7 @@ class LeaseAsker:
 
     def lease(self, mac: str, seconds: float = ANSWER_S) -> str | None:
         """One whole exchange; None when there is no answer."""
+        self.acked.pop(mac, None)
         self._discover(mac)
         self._answer(seconds, lambda: mac not in self._transactions.values())
         self._transactions.clear()

@@ -146,10 +146,8 @@ class WallClock:
         fresh.replace(self._file)
 
 
-@pytest.mark.parametrize("hours", [2, -24, 7 * 24])
-def test_a_wall_clock_that_jumps_gives_no_address_in_use_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int
-) -> None:
+def test_a_wall_clock_that_jumps_gives_no_address_in_use_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the appliance runs, and over its restarts: two hours on, a day back, a week on."""
     clock = WallClock(tmp_path, monkeypatch)
     options = ("--pool", "10.99.200.1-10.99.200.2")
     with Lan(2, network=NETWORK) as lan, LeaseAsker(lan.hosts[1], lan.hosts[0].ip) as asker:
@@ -157,18 +155,19 @@ def test_a_wall_clock_that_jumps_gives_no_address_in_use_away(
 
         def is_kept() -> None:
             assert asker.lease(asker.new_mac(), 0.7) is None
-            assert held_in(served) == held
             assert {mac: asker.lease(mac) for mac in machines} == held
+            assert held_in(served) == held
 
         with serving(lan.hosts[0], tmp_path / "server", *options) as served:
             held = {mac: asker.lease(mac) for mac in machines}
             assert set(held.values()) == {"10.99.200.1", "10.99.200.2"}
+            for hours in (2, -24, 7 * 24):
+                clock.move(hours * 3600)
+                is_kept()
+                with contextlib.closing(sqlite3.connect(served.data / "leases.db")) as file:
+                    ((saw_s,),) = file.execute("SELECT wall_s FROM clock")
+                assert abs(saw_s - time.time() - hours * 3600) < 300  # it did see the jump
+        for hours in (2, -24, 7 * 24):
             clock.move(hours * 3600)
-            is_kept()
-            with contextlib.closing(sqlite3.connect(served.data / "leases.db")) as file:
-                ((saw_s,),) = file.execute("SELECT wall_s FROM clock")
-            assert abs(saw_s - time.time() - hours * 3600) < 300  # it did see the jump
-        for shift_s in (hours * 3600, 0):
-            clock.move(shift_s)
             with serving(lan.hosts[0], tmp_path / "server", *options) as served:
                 is_kept()

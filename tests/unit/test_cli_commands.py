@@ -37,6 +37,8 @@ COMMANDS = [
     ("task", "cancel"),
     ("template", "render"),
     ("boot", "log"),
+    ("lease", "list"),
+    ("lease", "recover"),
 ]
 
 
