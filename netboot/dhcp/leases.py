@@ -142,7 +142,9 @@ class GivenLeases:
         """Whether the addresses there are this appliance's to give."""
 
     def get_by_address(self, address: IPv4Address) -> Lease | None:
-        return self._leases.get_by_address(address) if self.gives(address) else None
+        """The lease that a machine has or had of it; who declined it never was there."""
+        lease = self._leases.get_by_address(address) if self.gives(address) else None
+        return lease if lease is not None and lease.state is LeaseState.BOUND else None
 
     def holder(self, address: IPv4Address) -> str | None:
         """The MAC that has a lease of the address at this moment."""

@@ -96,11 +96,10 @@ def open_lease_file(path: Path, *, earlier: Iterable[Lease] = (), clock: Callabl
     A damaged or missing file is replaced by its good copy, the damaged one is kept beside it; ServiceError when there
     is no good copy, or the file cannot be used at all.
     """
-    backup = backup_of(path)
     try:
         make_private(path.parent)
         if not path.exists():
-            if backup.exists():
+            if _was_there(path):
                 return _restore(path, "is missing")
             _create(path, earlier, clock())
         file = _open(path)
@@ -127,6 +126,8 @@ def recover_leases(path: Path, now: ClockReading) -> int:
         if not path.exists():
             raise ServiceError(f"{path} does not exist: there is nothing to recover")
         with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            with suppress(sqlite3.DatabaseError):
+                _refuse_newer(path, connection)
             for order in ("ASC", "DESC"):  # from both ends up to the damage
                 with suppress(sqlite3.DatabaseError):
                     for row in connection.execute(f"SELECT * FROM lease ORDER BY address {order}"):
@@ -140,7 +141,7 @@ def recover_leases(path: Path, now: ClockReading) -> int:
             raise ServiceError(
                 f"no lease can be read in {path}: bring it back from a backup, or begin without: rm {path}"
             )
-        fresh = path.with_name(f"{path.name}.recovered")
+        fresh = _whole_of(path)
         _create(fresh, leases.values(), reading)
         _put_aside(path)
         _put_in_place(fresh, path)
@@ -187,12 +188,7 @@ def _read(path: Path) -> tuple[sqlite3.Connection, list[Lease], ClockReading]:
     """Open and check everything that is in a file."""
     connection = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
-        ((version,),) = connection.execute("PRAGMA user_version").fetchall()
-        if version > LEASE_FILE_VERSION:
-            raise ServiceError(
-                f"{path} is of a newer Roomcast (version {version}, this one knows {LEASE_FILE_VERSION}): "
-                "update Roomcast, or name another data directory with --data"
-            )
+        _refuse_newer(path, connection)
         found = [row[0] for row in connection.execute("PRAGMA quick_check")]
         if found != ["ok"]:
             raise DamagedError(str(found[0]).splitlines()[-1])
@@ -211,12 +207,34 @@ def _read(path: Path) -> tuple[sqlite3.Connection, list[Lease], ClockReading]:
         raise
 
 
+def _refuse_newer(path: Path, connection: sqlite3.Connection) -> None:
+    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+    if version > LEASE_FILE_VERSION:
+        raise ServiceError(
+            f"{path} is of a newer Roomcast (version {version}, this one knows {LEASE_FILE_VERSION}): "
+            "update Roomcast, or name another data directory with --data"
+        )
+
+
+def _was_there(path: Path) -> bool:
+    """Whether there were leases once: a copy, or what a repair that the power cut into left."""
+    write_ahead_log = path.with_name(f"{path.name}-wal")
+    if write_ahead_log.exists() or any(path.parent.glob(f"{path.name}.damaged-*")):
+        return True
+    return backup_of(path).exists() or _whole_of(path).exists()
+
+
+def _whole_of(path: Path) -> Path:
+    """What a repair puts in the file's place. The file is moved away first: until then this is where the leases are."""
+    return path.with_name(f"{path.name}.whole")
+
+
 def _restore(path: Path, what: str) -> LeaseFile:
-    """Go on from the newest whole copy: what SQLite still reads of the file itself, or the one beside it."""
-    backup = backup_of(path)
+    """Go on from the newest whole copy: what SQLite still reads of the file itself, or those beside it."""
+    whole = _whole_of(path)
     copies: list[tuple[float, Path, sqlite3.Connection]] = []
     try:
-        for source in (path, backup):
+        for source in (path, whole, backup_of(path)):
             if source.exists():
                 with suppress(DamagedError):
                     connection, _, reading = _read(source)
@@ -224,7 +242,6 @@ def _restore(path: Path, what: str) -> LeaseFile:
         if not copies:
             raise ServiceError(_advice(path, what))
         _, source, connection = max(copies, key=lambda copy: copy[0])
-        whole = path.with_name(f"{path.name}.whole")
         _copy(connection, whole)
     except (OSError, sqlite3.Error) as error:
         raise ServiceError(f"{path} {what}, and cannot be restored: {_words(error)}") from error
@@ -248,16 +265,17 @@ def _restore(path: Path, what: str) -> LeaseFile:
 
 
 def _put_aside(path: Path) -> str:
-    """Keep the damaged file under another name; what it is called now."""
-    if not path.exists():
-        return ""
+    """Keep the damaged file under another name, with its log: no other file may take that for its own.
+
+    What it is called now; empty when there was none.
+    """
     aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
-    path.replace(aside)
-    for end in ("-wal", "-shm"):
+    was_there = path.exists()
+    for end in ("", "-wal", "-shm"):
         part = path.with_name(path.name + end)
         if part.exists():
             part.replace(aside.with_name(aside.name + end))
-    return aside.name
+    return aside.name if was_there else ""
 
 
 def _copy(source: sqlite3.Connection, target: Path) -> None:

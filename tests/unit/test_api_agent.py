@@ -23,7 +23,7 @@ from deployment_builders import (
 from imager.image.manifest import Manifest, parse_signed
 from imager.image.plan import build_bitmap
 from imager.wire.messages import After, Progress, Task, TaskKind, decode, encode
-from netboot.dhcp.leases import Lease
+from netboot.dhcp.leases import Lease, LeaseState
 from netboot.errors import ConflictError
 
 A, B = b"a" * 4096, b"b" * 4096
@@ -352,6 +352,9 @@ def test_machine_whose_address_is_leased_to_another_one_is_refused(tmp_path: Pat
             assert "10.77.0.50 is the address of 52:54:00:00:00:02" in refused.json()["detail"]
             await bench.register(an_inventory("52:54:00:00:00:02"))
             leases.table.save(replace(lease, expires_s=leases.clock() - 1))  # nobody's address any more
+            await bench.register(an_inventory("52:54:00:00:00:01"))
+            # Who declined the address found somebody else there: the machine that registers.
+            leases.table.save(replace(lease, state=LeaseState.DECLINED))
             await bench.register(an_inventory("52:54:00:00:00:01"))
 
     run(story())

@@ -227,6 +227,17 @@ def test_a_file_of_a_newer_roomcast_is_refused_and_left_alone(path: Path) -> Non
     assert not list(path.parent.glob("*damaged*"))
 
 
+def test_recovery_leaves_a_file_of_a_newer_roomcast_alone(path: Path) -> None:
+    write(path, [a_lease(1)])
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {LEASE_FILE_VERSION + 1}")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(ServiceError, match="newer Roomcast"):
+        recover_leases(path, READING)
+    assert path.read_bytes() == before
+
+
 def test_a_directory_that_is_not_one_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ServiceError, match="check the file, its directory"):
@@ -279,6 +290,35 @@ def test_of_a_damaged_log_and_an_older_copy_the_newer_is_served(crashed: Path) -
         leases = leases_in(crashed)
     assert 20 < len(leases) < 30
     assert [entry["copy"] for entry in logs if entry["log_level"] == "error"] == ["leases.db"]
+
+
+def test_a_lone_log_is_never_played_into_the_copy_that_takes_its_files_place(crashed: Path) -> None:
+    copy = crashed.with_name("copy.db")
+    write(copy, [a_lease(number) for number in range(200, 230)])
+    copy.replace(backup_of(crashed))
+    crashed.unlink()
+    assert {lease.address for lease in leases_in(crashed)} == {FIRST + number for number in range(200, 230)}
+
+
+def test_a_lone_log_is_a_file_that_was_lost_and_no_reason_to_begin_anew(crashed: Path) -> None:
+    backup_of(crashed).unlink()
+    crashed.unlink()
+    with pytest.raises(ServiceError, match="is missing"):
+        open_leases(crashed)
+
+
+@pytest.mark.parametrize("is_log_moved", [False, True], ids=["log still there", "log moved too"])
+def test_a_repair_that_the_power_cut_into_goes_on(crashed: Path, is_log_moved: bool) -> None:
+    """What is to take the damaged file's place is whole before the damaged one is moved away."""
+    whole = crashed.with_name("leases.db.whole")
+    write(whole, [a_lease(number) for number in range(200, 230)])
+    backup_of(whole).unlink()
+    backup_of(crashed).unlink()
+    crashed.rename(crashed.with_name("leases.db.damaged-20261124-120000"))
+    if is_log_moved:
+        log_of(crashed).rename(crashed.with_name("leases.db.damaged-20261124-120000-wal"))
+    assert {lease.address for lease in leases_in(crashed)} == {FIRST + number for number in range(200, 230)}
+    assert backup_of(crashed).exists()
 
 
 def test_leases_written_after_a_torn_log_are_not_taken_for_damage(crashed: Path, tmp_path: Path) -> None:
