@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 
 import structlog
 
+from netboot.dhcp.backlog import Backlog
 from netboot.dhcp.leases import LeaseChange, LeaseTable
 from netboot.dhcp.proxy import DhcpProxy
 from netboot.dhcp.reply import SERVER_PORT, Arrival, ProbeFirst, Reply
@@ -21,7 +22,7 @@ from netboot.errors import WireError
 from netboot.model import BootFile, Ignored
 from netboot.persistence.lease_journal import LeaseJournal
 from netboot.services.counters import PacketCounters
-from netboot.services.dhcp_sockets import DhcpSockets, Port
+from netboot.services.dhcp_sockets import DhcpSockets, Port, Received
 from netboot.services.interface import Interface
 from netboot.services.lease_clock import LeaseClock
 from netboot.services.probes import AHEAD_S, MOST_AT_ONCE, WAITING_S, AddressProbes
@@ -29,8 +30,12 @@ from netboot.wire.dhcp import DhcpPacket, parse_dhcp
 from netboot.wire.dhcp_options import MessageType
 from netboot.wire.pxe import PXE_PORT
 
+_MAX_READ_PER_WAKE = 1024
 _MAX_PER_WAKE = 64
 """Packets that are answered before other tasks get their turn."""
+_BEHIND = "more is asked than can be answered"
+_TELL_S = 60.0
+"""That some are not answered is logged so often."""
 _MOST_HELD = 4096
 """Answers that wait for the disk; a disk that is slower than its clients gets no more of them."""
 _MOST_PROBES = 8
@@ -64,6 +69,9 @@ OnExchange = Callable[[DhcpPacket, Arrival, Reply | Ignored], None]
 
 OnJunk = Callable[[str, str], None]
 """Told of every datagram that did not: where it came from, and why. Must not block."""
+
+
+_Read = tuple[Port, DhcpPacket, Received]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,9 @@ class DhcpService:
         self._sockets = DhcpSockets(interface, ports)
         self._probing = responder if isinstance(responder, ProbingResponder) else None
         self._probes = AddressProbes(interface) if self._probing else None
+        self._backlog: Backlog[_Read] = Backlog()
+        self._more: asyncio.Handle | None = None
+        self._behind_told_s = float("-inf")
         self._waiting: dict[IPv4Address, dict[str, _Asked]] = {}
         """By the address that is asked for: who is offered it when nobody has it."""
         self._waits_for: dict[str, IPv4Address] = {}
@@ -157,6 +168,8 @@ class DhcpService:
         finally:
             for port in self._sockets.ports:
                 loop.remove_reader(port.sock)
+            if self._more is not None:
+                self._more.cancel()
 
     def close(self) -> None:
         self._sockets.close()
@@ -166,7 +179,8 @@ class DhcpService:
     # Packets in
 
     def _drain(self, port: Port) -> None:
-        for _ in range(_MAX_PER_WAKE):
+        """Read everything that waits: the socket cannot say what goes first."""
+        for _ in range(_MAX_READ_PER_WAKE):
             try:
                 received = port.receive()
             except OSError as error:  # the interface went down, or an ICMP error was waiting: the socket lives on
@@ -183,10 +197,40 @@ class DhcpService:
             except WireError as error:
                 self._drop(str(received.source), str(error))
                 continue
-            arrival = Arrival(self._clock(), received.source, received.source_port, received.destination, port.number)
-            self._answer(_Asked(port, request, arrival))
+            self._not_answered(self._backlog.put(request.message_type, (port, request, received), self._clock()))
+        self._serve()
+
+    def _serve(self) -> None:
+        """Answer some of what waits; other tasks get their turn before the rest."""
+        self._not_answered(self._backlog.take_late(self._clock()))
+        for _ in range(_MAX_PER_WAKE):
+            read = self._backlog.take()
+            if read is None:
+                break
+            self._answer(self._asked(read))
         self._commit()
         self._probe_ahead()
+        if self._backlog and self._more is None:
+            self._more = asyncio.get_running_loop().call_soon(self._serve_more)
+
+    def _serve_more(self) -> None:
+        self._more = None
+        self._serve()
+
+    def _asked(self, read: _Read) -> _Asked:
+        """Of now: the core's time never goes back, in whatever order packets are answered."""
+        port, request, received = read
+        arrival = Arrival(self._clock(), received.source, received.source_port, received.destination, port.number)
+        return _Asked(port, request, arrival)
+
+    def _not_answered(self, late: list[_Read]) -> None:
+        if not late:
+            return
+        for read in late:
+            self._finish(self._asked(read), Ignored(_BEHIND))
+        if (now := self._clock()) >= self._behind_told_s + _TELL_S:
+            self._behind_told_s = now
+            _log.warning("dhcp is behind", interface=self._interface.name, not_answered=self.counters.ignored[_BEHIND])
 
     def _drop(self, source: str, reason: str) -> None:
         self.counters.junk += 1
