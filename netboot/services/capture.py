@@ -15,30 +15,33 @@ _ETH_P_ALL = 3
 _SO_ATTACH_FILTER = 26
 _PACKET_ADD_MEMBERSHIP = 1
 _PACKET_MR_PROMISC = 1
+_PACKET_IGNORE_OUTGOING = 23  # linux/if_packet.h
 _SOL_PACKET = 263
 _LONGEST_FRAME = 9216
 
 # Classic BPF (linux/bpf_common.h): code, jump if true, jump if false, operand. Untagged Ethernet.
-_LOAD_HALF, _LOAD_BYTE, _LOAD_HALF_INDEXED = 0x28, 0x30, 0x48
+_LOAD_HALF, _LOAD_BYTE, _LOAD_HALF_INDEXED, _LOAD_BYTE_INDEXED = 0x28, 0x30, 0x48, 0x50
 _LOAD_HEADER_LENGTH = 0xB1
 _JUMP_EQUAL, _JUMP_BITS = 0x15, 0x45
 _RETURN = 0x06
 
 DHCP_ANSWERS: tuple[tuple[int, int, int, int], ...] = (
     (_LOAD_HALF, 0, 0, 12),
-    (_JUMP_EQUAL, 0, 9, 0x0800),
+    (_JUMP_EQUAL, 0, 11, 0x0800),
     (_LOAD_BYTE, 0, 0, 23),
-    (_JUMP_EQUAL, 0, 7, 17),
+    (_JUMP_EQUAL, 0, 9, 17),
     (_LOAD_HALF, 0, 0, 20),
-    (_JUMP_BITS, 5, 0, 0x1FFF),  # a later fragment has no ports
+    (_JUMP_BITS, 7, 0, 0x1FFF),  # a later fragment has no ports
     (_LOAD_HEADER_LENGTH, 0, 0, 14),
     (_LOAD_HALF_INDEXED, 0, 0, 14),
     (_JUMP_EQUAL, 1, 0, 67),
-    (_JUMP_EQUAL, 0, 1, 4011),
+    (_JUMP_EQUAL, 0, 3, 4011),
+    (_LOAD_BYTE_INDEXED, 0, 0, 22),
+    (_JUMP_EQUAL, 0, 1, 2),  # relay agents ask from port 67 too
     (_RETURN, 0, 0, _LONGEST_FRAME),
     (_RETURN, 0, 0, 0),
 )
-"""UDP over IPv4 from port 67 or 4011."""
+"""UDP over IPv4 from port 67 or 4011, op BOOTREPLY."""
 
 IGMP: tuple[tuple[int, int, int, int], ...] = (
     (_LOAD_HALF, 0, 0, 12),
@@ -54,14 +57,18 @@ IGMP: tuple[tuple[int, int, int, int], ...] = (
 class Capture:
     """A context manager. Raises PermissionError without CAP_NET_RAW, OSError when there is no such interface."""
 
-    def __init__(self, interface: str, program: tuple[tuple[int, int, int, int], ...], *, promiscuous: bool) -> None:
-        """`promiscuous`: also frames to hardware addresses that are not this machine's."""
+    def __init__(
+        self, interface: str, program: tuple[tuple[int, int, int, int], ...], *, promiscuous: bool, own: bool = True
+    ) -> None:
+        """`promiscuous`: also frames to hardware addresses that are not this machine's. `own`: also what it sends."""
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
         try:
             code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
             buffer = ctypes.create_string_buffer(code)
             filter_ = struct.pack("HL", len(program), ctypes.addressof(buffer))
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filter_)
+            if not own:
+                self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
             self._socket.bind((interface, _ETH_P_ALL))  # from here on it receives, so nothing passes by the filter
             if promiscuous:
                 request = struct.pack("IHH8s", socket.if_nametoindex(interface), _PACKET_MR_PROMISC, 0, b"")

@@ -68,7 +68,7 @@ class ServerWatching:
         """For ever; cancel to end. ServiceError when nothing can be heard."""
         loop = asyncio.get_running_loop()
         try:
-            capture = Capture(self._interface.name, DHCP_ANSWERS, promiscuous=False)
+            capture = Capture(self._interface.name, DHCP_ANSWERS, promiscuous=False, own=False)
         except PermissionError:
             raise ServiceError("no right to hear other DHCP servers: run as root or with CAP_NET_RAW") from None
         except OSError as error:
@@ -98,11 +98,8 @@ class ServerWatching:
                 break
             if got is None:
                 break
-            frame, is_own = got
-            if is_own:
-                continue
             try:
-                heard = parse_udp_frame(frame)
+                heard = parse_udp_frame(got[0])
                 packet = parse_dhcp(heard.payload)
             except WireError:
                 continue
