@@ -38,6 +38,8 @@ from netboot.ui.pages import build_pages_app
 
 log = structlog.get_logger()
 
+_OUTPUT = 1
+
 Say = Callable[[str], None]
 """Told a few lines for a person."""
 
@@ -98,7 +100,15 @@ async def _run(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, reloader.reload_or_log)
+    had_terminal = os.isatty(_OUTPUT)
+
+    def hang_up() -> None:
+        if had_terminal and not os.isatty(_OUTPUT):  # closed: that is what the signal means then
+            stop.set()
+        else:
+            reloader.reload_or_log()
+
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
     if settings.mode is Mode.AUTO:
         say("looking for another DHCP server")
     with _open_doors(settings, interfaces) as doors, appliance.leases.journal:

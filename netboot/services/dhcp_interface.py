@@ -13,11 +13,15 @@ import structlog
 from netboot.config.settings import Mode
 from netboot.dhcp.reply import SERVER_PORT
 from netboot.dhcp.watch import OtherServer, ServerAppeared, WatchEvent
+from netboot.errors import ServiceError
 from netboot.services.dhcp import DhcpService, Responder
 from netboot.services.interface import Interface
 from netboot.services.server_watch import ServerWatching
 from netboot.wire.dhcp import DhcpPacket
 from netboot.wire.pxe import PXE_PORT
+
+_RETRY_S = 5.0
+"""When a port cannot be had after a change of mode."""
 
 _log = structlog.get_logger(__name__)
 
@@ -60,6 +64,8 @@ class InterfaceDhcp:
         self._service: DhcpService | None = None
         self._watching = ServerWatching(interface, own_addresses, self._heard, lambda: self._mode is not Mode.OFF)
         self._mode_changed = asyncio.Event()
+        self._failure = ""
+        """Why DHCP cannot be served in this mode, for now."""
 
     def overhear(self, request: DhcpPacket) -> None:
         """To be told of every packet that came in: it may name another server."""
@@ -68,14 +74,18 @@ class InterfaceDhcp:
     @property
     def is_beside(self) -> bool:
         """Whether we are a proxy: another server gives the addresses here, or is to."""
-        return self.role.role is Mode.PROXY
+        return self._mode is Mode.PROXY or (self._mode is Mode.AUTO and self._watching.other is not None)
 
     @property
     def role(self) -> DhcpRole:
         other = self._watching.other
         named = "" if other is None else str(other)
+        if self._failure:
+            return DhcpRole(Mode.OFF, self._failure, named)
         if self._mode is not Mode.AUTO:
             return DhcpRole(self._mode, f"mode is {self._mode}", named)
+        if not self._watching.looked.is_set():
+            return DhcpRole(Mode.OFF, "looking for another DHCP server", named)
         if other is None:
             return DhcpRole(Mode.SERVER, "no other DHCP server was found", named)
         return DhcpRole(Mode.PROXY, f"{other} gives out addresses", named)
@@ -92,18 +102,35 @@ class InterfaceDhcp:
             self._service.replace(responder)
 
     async def run(self, ready: asyncio.Event) -> None:
-        """Serve until cancelled. ServiceError before `ready` is set when a port cannot be had."""
+        """Serve until cancelled. ServiceError before `ready` is set when a port cannot be had.
+
+        After a change of mode it is tried again and again: everything else goes on.
+        """
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watching.run(), name=f"watch {self.interface.name}")
             while True:
                 self._mode_changed.clear()
                 try:
                     async with asyncio.TaskGroup() as of_mode:
-                        of_mode.create_task(self._serve(ready), name=f"dhcp {self.interface.name}")
+                        of_mode.create_task(self._serve_mode(ready), name=f"dhcp {self.interface.name}")
                         await self._mode_changed.wait()
                         raise _ModeChanged
                 except* _ModeChanged:
                     _log.info("dhcp mode changes", interface=self.interface.name, mode=str(self._mode))
+
+    async def _serve_mode(self, ready: asyncio.Event) -> None:
+        self._failure = ""
+        while True:
+            try:
+                await self._serve(ready)
+                return
+            except ServiceError as error:
+                if not ready.is_set():
+                    raise
+                if str(error) != self._failure:
+                    _log.error("dhcp is not served", interface=self.interface.name, cause=str(error))
+                self._failure = str(error)
+            await asyncio.sleep(_RETRY_S)
 
     async def _serve(self, ready: asyncio.Event) -> None:
         mode = self._mode
@@ -117,6 +144,7 @@ class InterfaceDhcp:
         service = self._make_service(self.interface, responder, ports)
         service.open()
         self._service = service
+        self._failure = ""
         try:
             ready.set()
             await service.run()

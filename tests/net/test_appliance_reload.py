@@ -1,7 +1,9 @@
 """Reload of a running `roomcast serve`, by command and by signal, while a lease is held and a transfer is under way."""
 
+import os
 import signal
 import socket
+import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from dhcp_wire import Wire
 from netns import INTERFACE, Host, Lan
 from real_clients import Client
-from test_appliance_serve import Served, serving
+from test_appliance_serve import ROOMCAST, Served, serving
 from test_dhcp_clients import wait_until
 
 from netboot.wire.tftp import Data, build_ack, parse_tftp
@@ -109,8 +111,39 @@ def test_reload_takes_effect_beside_a_lease_and_a_transfer_and_a_wrong_file_chan
                 wait_until(partial(is_now, server, served, mode, ports))
                 if mode != "off":
                     assert renewed()["lease_time"] == 120, "what was given is kept, by a proxy too"
+            # A mode whose port another program has meanwhile.
+            file.write_text(f'{WIDER}mode = "off"\n')
+            assert served.roomcast("reload").returncode == 0
+            wait_until(partial(is_now, server, served, "off", ()))
+            with server.entered():
+                squatter = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            squatter.bind(("0.0.0.0", 67))
+            file.write_text(f'{WIDER}mode = "server"\n')
+            assert served.roomcast("reload").returncode == 0
+            wait_until(lambda: "UDP port 67" in served.status()["interfaces"][0]["why"])
+            squatter.close()
+            wait_until(partial(is_now, server, served, "server", (67,)))
             file.write_text(SENSELESS)
             served.process.send_signal(signal.SIGHUP)
             wait_until(lambda: served.log().count("settings not reloaded") == 2)
             assert is_now(server, served, "server", (67,)) and served.process.poll() is None
             assert "Traceback" not in served.log(), served.log()
+
+
+def test_appliance_ends_when_its_terminal_is_closed(tmp_path: Path) -> None:
+    """SIGHUP says that then, and there is nobody left to write to."""
+    with Lan(1) as lan:
+        ours, theirs = os.openpty()
+        served = Served(lan.hosts[0], tmp_path, subprocess.Popen(["true"]))
+        process = lan.hosts[0].popen(
+            *("sh", "-c", f"exec setsid --ctty --wait {ROOMCAST} serve --interface {INTERFACE} <&1"),
+            output=theirs,
+            env=served.environment(),
+        )
+        os.close(theirs)
+        told = b""
+        while b"Ctrl-C ends it" not in told:
+            told += os.read(ours, 4096)
+        os.close(ours)
+        process.wait(20)
+        assert not (tmp_path / "api.sock").exists(), "it has cleaned up"
