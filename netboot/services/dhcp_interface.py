@@ -20,7 +20,7 @@ from netboot.services.server_watch import ServerWatching
 from netboot.wire.dhcp import DhcpPacket
 from netboot.wire.pxe import PXE_PORT
 
-_RETRY_S = 5.0
+_RETRY_S = 2.0
 """When a port cannot be had after a change of mode."""
 
 _log = structlog.get_logger(__name__)
