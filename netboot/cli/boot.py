@@ -73,6 +73,9 @@ def _show(output: "Console", machine: str, boots: list[dict[str, Any]]) -> None:
 
 
 def _follow(output: "Console", machine: str, stream: Iterable[Any], *, as_json: bool) -> None:
+    """Until Ctrl-C."""
+    from netboot.errors import ServiceError
+
     shown, waits = BootPrinter(output), False
     try:
         for boots in stream:
@@ -85,6 +88,7 @@ def _follow(output: "Console", machine: str, stream: Iterable[Any], *, as_json: 
                 print(f"nothing was heard of {machine} yet; it is told here as it comes (Ctrl-C ends)", file=sys.stderr)
     except KeyboardInterrupt:
         return
+    raise ServiceError("the appliance went away while it was watched: start it again")
 
 
 class BootPrinter:

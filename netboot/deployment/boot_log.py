@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from netboot.bootlog.diagnosis import diagnose
+from netboot.bootlog.diagnosis import AGENT_WAIT_S, LOOP_BOOTS, diagnose
 from netboot.bootlog.documents import boot_document
 from netboot.bootlog.events import parse_mac
 from netboot.bootlog.timeline import BootRecord
@@ -14,6 +14,9 @@ from netboot.persistence.boot_log import BootRepository
 from netboot.persistence.database import Database
 from netboot.persistence.machines import MachineRepository
 from netboot.services.boot_log import BootRecorder
+
+SETTLED_S = 2 * AGENT_WAIT_S
+"""After so long a silence no rule finds anything new in a boot."""
 
 
 class BootHistory:
@@ -26,6 +29,10 @@ class BootHistory:
         self._machines = machines
         self._repository = repository
         self.recorder = recorder
+        self._kept: dict[str, BootRecord] | None = None
+        """The last boots before this appliance started, by MAC."""
+        self._summaries: dict[str, tuple[float, dict[str, Any]]] = {}
+        """With the time of the last event, by MAC."""
 
     async def macs(self, name: str) -> set[str]:
         """The MACs of a machine by its name, a MAC in any spelling, or its address. Raises UnknownError."""
@@ -43,7 +50,7 @@ class BootHistory:
 
     async def boots(self, macs: set[str], count: int = 1) -> list[dict[str, Any]]:
         """The last boots, the oldest first, as JSON can tell them."""
-        kept = await self._database.run(self._repository.boots, macs)
+        kept = await self._database.run(self._repository.boots, macs, count + LOOP_BOOTS)
         live = [boot for mac in macs for boot in self.recorder.boots(mac)]
         by_start = {(boot.mac, round(boot.started_s * 1000)): boot for boot in (*kept, *live)}
         boots = sorted(by_start.values(), key=lambda boot: boot.started_s)
@@ -51,11 +58,29 @@ class BootHistory:
         return [boot_view(boots[i], boots[:i], self.recorder.now_s) for i in range(first, len(boots))]
 
     async def latest(self, limit: int) -> list[dict[str, Any]]:
-        """The last boot of each machine, the latest first, as JSON can tell them."""
-        kept = {boot.mac: boot for boot in await self._database.run(self._repository.latest, limit)}
+        """The last boot of each machine in a few words, the latest first."""
+        if self._kept is None:
+            self._kept = {boot.mac: boot for boot in await self._database.run(self._repository.latest, limit)}
         live = {boot.mac: boot for boot in self.recorder.latest(limit)}
-        boots = sorted((kept | live).values(), key=lambda boot: boot.started_s, reverse=True)
-        return [boot_view(boot, (), self.recorder.now_s) for boot in boots[:limit]]
+        boots = sorted((self._kept | live).values(), key=lambda boot: boot.started_s, reverse=True)[:limit]
+        self._summaries = {boot.mac: (boot.last_s, self._summary(boot)) for boot in boots}
+        return [summary for _, summary in self._summaries.values()]
+
+    def _summary(self, boot: BootRecord) -> dict[str, Any]:
+        """Made once when nothing more will be said of it: a list of many boots is looked at twice a second."""
+        now = self.recorder.now_s
+        last_s, summary = self._summaries.get(boot.mac, (0.0, {}))
+        if last_s == boot.last_s and now - last_s > SETTLED_S and summary["settled"]:
+            return summary
+        return {
+            "mac": boot.mac,
+            "machine": boot.machine,
+            "started_s": boot.started_s,
+            "firmware": firmware_of(boot),
+            "summary": summary_of(boot),
+            "diagnoses": [dataclasses.asdict(diagnosis) for diagnosis in diagnose(boot, now)],
+            "settled": now - boot.last_s > SETTLED_S,
+        }
 
 
 def boot_view(boot: BootRecord, earlier: Sequence[BootRecord], now: float) -> dict[str, Any]:

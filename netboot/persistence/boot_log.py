@@ -49,12 +49,12 @@ class BootRepository:
                     delete(BootRow).where(tuple_(BootRow.mac, BootRow.started_ms).in_(worst.limit(surplus)))
                 )
 
-    def boots(self, macs: Collection[str]) -> list[BootRecord]:
-        """The boots of one machine, by all its MACs, the oldest first."""
-        query = select(BootRow.document).where(BootRow.mac.in_(macs)).order_by(BootRow.started_ms)
+    def boots(self, macs: Collection[str], limit: int = BOOTS_OF_A_MACHINE) -> list[BootRecord]:
+        """The last boots of one machine, by all its MACs, the oldest first."""
+        query = select(BootRow.document).where(BootRow.mac.in_(macs)).order_by(BootRow.started_ms.desc()).limit(limit)
         with self._database.reading() as session:
             found = [_parsed(document) for document in session.scalars(query)]
-        return [boot for boot in found if boot is not None]
+        return [boot for boot in reversed(found) if boot is not None]
 
     def latest(self, limit: int) -> list[BootRecord]:
         """The last boot of each machine, the latest first."""

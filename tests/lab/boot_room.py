@@ -57,7 +57,7 @@ class BootRoom:
 
     def __init__(self, directory: Path, namespace: Namespace) -> None:
         self.directory = directory
-        self._namespace = namespace
+        self.namespace = namespace
         self._next_boot = directory / "next-boot.json"
         self._events = directory / "events"
         self._taps = 0
@@ -69,14 +69,14 @@ class BootRoom:
         (agent / "vmlinuz").write_bytes(build_tiny_kernel())
         (agent / "initrd.img").write_bytes(f"\n{INITRD_SAYS}\n".encode() + b"\0" + os.urandom(3_000_000))
         self.set_next_boot({})
-        self._namespace.run("ip", "link", "add", BRIDGE, "type", "bridge", "forward_delay", "0")
-        self._namespace.run("ip", "addr", "add", f"{SERVER}/24", "dev", BRIDGE)
+        self.namespace.run("ip", "link", "add", BRIDGE, "type", "bridge", "forward_delay", "0")
+        self.namespace.run("ip", "addr", "add", f"{SERVER}/24", "dev", BRIDGE)
         for link in ("lo", BRIDGE):
-            self._namespace.run("ip", "link", "set", link, "up")
+            self.namespace.run("ip", "link", "set", link, "up")
 
     def clear(self) -> None:
         """End every process and remove the networks."""
-        for namespace in (self._namespace, *self._others):
+        for namespace in (self.namespace, *self._others):
             namespace.end_processes()
             subprocess.run(["ip", "netns", "del", namespace.name], check=True)
 
@@ -87,7 +87,7 @@ class BootRoom:
     def serve(self, *options: str) -> None:
         """Start the services and wait until they are ready."""
         with self._events.open("wb") as events:
-            process = self._namespace.popen(
+            process = self.namespace.popen(
                 *(sys.executable, str(_HERE / "boot_server.py"), f"--interface={BRIDGE}"),
                 *(f"--data={self.directory / 'data'}", f"--next-boot={self._next_boot}", *options),
                 output=events.fileno(),
@@ -100,12 +100,12 @@ class BootRoom:
 
     def serve_addresses(self, first: str, last: str, server: str) -> None:
         """Another DHCP server beside ours, on an address of its own: real dnsmasq."""
-        self._namespace.run("ip", "link", "add", "other0", "type", "veth", "peer", "name", "other1")
-        self._namespace.run("ip", "link", "set", "other1", "master", BRIDGE, "up")
-        other = Namespace(f"{self._namespace.name}-o")
+        self.namespace.run("ip", "link", "add", "other0", "type", "veth", "peer", "name", "other1")
+        self.namespace.run("ip", "link", "set", "other1", "master", BRIDGE, "up")
+        other = Namespace(f"{self.namespace.name}-o")
         subprocess.run(["ip", "netns", "add", other.name], check=True)
         self._others.append(other)
-        self._namespace.run("ip", "link", "set", "other0", "netns", other.name)
+        self.namespace.run("ip", "link", "set", "other0", "netns", other.name)
         other.run("ip", "addr", "add", f"{server}/24", "dev", "other0")
         other.run("ip", "link", "set", "other0", "up")
         other.run("ethtool", "-K", "other0", "tx", "off")
@@ -134,8 +134,8 @@ class BootRoom:
         """A machine that is switched on, from its network card first and its disk second."""
         tap = f"tap{self._taps}"
         self._taps += 1
-        self._namespace.run("ip", "tuntap", "add", tap, "mode", "tap")
-        self._namespace.run("ip", "link", "set", tap, "master", BRIDGE, "up")
+        self.namespace.run("ip", "tuntap", "add", tap, "mode", "tap")
+        self.namespace.run("ip", "link", "set", tap, "master", BRIDGE, "up")
         log = self.directory / f"{tap}.serial"
         board = f"{firmware.machine},{firmware.console}" if firmware.console else firmware.machine
         command = [firmware.program, "-accel", "tcg,thread=multi", "-cpu", firmware.cpu, "-m", "512", "-nodefaults"]
@@ -151,7 +151,7 @@ class BootRoom:
         if disk is not None:
             command += ["-drive", f"if=none,id=disk,format=raw,snapshot=on,file={disk}"]
             command += ["-device", "virtio-blk-pci,drive=disk,bootindex=1"]
-        process = self._namespace.popen(*command)
+        process = self.namespace.popen(*command)
         try:
             yield BootedMachine(process, log)
         finally:

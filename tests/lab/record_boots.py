@@ -1,6 +1,6 @@
 """Records the boot logs of real firmware as data for tests: run it as root, as often as the log learns something new.
 
-`record_boots.py [NAME...]` starts `roomcast serve` and one emulated machine for each scene, waits until the machine has
+`PYTHONPATH=vm-lab record_boots.py [NAME...]` starts `roomcast serve` and one emulated machine for each scene, waits until the machine has
 done what the scene is about, and writes what `roomcast boot log MAC --json` says to tests/data/boots/NAME.json.
 """
 
@@ -14,8 +14,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from boot_room import BRIDGE, OVMF, OVMF_HTTP, OVMF_SECURE, SEABIOS, BootRoom, Firmware, boot_room
+from boot_room import BRIDGE, BootRoom, boot_room
+from classroom.firmware import OVMF, OVMF_HTTP, OVMF_SECURE, SEABIOS, Firmware
 
 ROOMCAST = str(Path(sys.executable).parent / "roomcast")
 BOOTS = Path(__file__).parents[1] / "data" / "boots"
@@ -37,9 +39,9 @@ def drop(port: int) -> Callable[[BootRoom], None]:
     """A firewall between the machines and the appliance."""
 
     def rule(room: BootRoom) -> None:
-        room._namespace.run("nft", "add", "table", "inet", "gone")
-        room._namespace.run("nft", "add", "chain", "inet", "gone", "in", "{ type filter hook input priority 0; }")
-        room._namespace.run("nft", "add", "rule", "inet", "gone", "in", "udp", "dport", str(port), "drop")
+        room.namespace.run("nft", "add", "table", "inet", "gone")
+        room.namespace.run("nft", "add", "chain", "inet", "gone", "in", "{ type filter hook input priority 0; }")
+        room.namespace.run("nft", "add", "rule", "inet", "gone", "in", "udp", "dport", str(port), "drop")
 
     return rule
 
@@ -56,29 +58,38 @@ SCENES = {
 LONGEST_S = 200.0
 
 
-def record(name: str, scene: Scene) -> None:
-    with tempfile.TemporaryDirectory() as temporary, boot_room(Path(temporary)) as room:
+def play(scene: Scene, directory: Path) -> tuple[list[dict[str, Any]], str]:
+    """The boots of the machine as the log tells them, and what its own serial line said."""
+    with boot_room(directory) as room:
         data, socket = room.directory / "data", room.directory / "api.sock"
         serve = [ROOMCAST, "serve", "--interface", BRIDGE, "--data", str(data), "--socket", str(socket)]
         if scene.proxy:
             room.serve_addresses("10.98.0.200", "10.98.0.220", server="10.98.0.2")
             serve += ["--mode", "proxy"]
         scene.before(room)
-        with (room.directory / "log").open("wb") as log:
-            room._namespace.popen(*serve, output=log.fileno(), env={**os.environ, "NO_COLOR": "1"})
-        while "Ctrl-C ends it" not in (room.directory / "log").read_text():
+        log = room.directory / "log"
+        with log.open("wb") as output:
+            room.namespace.popen(*serve, output=output.fileno(), env={**os.environ, "NO_COLOR": "1"})
+        deadline_s = time.monotonic() + LONGEST_S
+        while "Ctrl-C ends it" not in log.read_text():
+            assert time.monotonic() < deadline_s, log.read_text()
             time.sleep(0.1)
         with room.machine(scene.firmware, MAC) as machine:
-            deadline_s = time.monotonic() + LONGEST_S
             said = ""
-            while not scene.until(said) and time.monotonic() < deadline_s:
+            while not scene.until(said):
+                assert time.monotonic() < deadline_s, f"{said}\n{machine.text()[-3000:]}"
                 time.sleep(1)
                 command = [ROOMCAST, "boot", "log", MAC, "--json", "--socket", str(socket)]
                 said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            print(f"{name}: {'as it should' if scene.until(said) else 'TOO LATE'}", file=sys.stderr)
-            print(machine.text()[-600:], file=sys.stderr)
-        boots = [{key: boot[key] for key in KEPT} for boot in json.loads(said)]
-        (BOOTS / f"{name}.json").write_text(json.dumps(boots, indent=1) + "\n")
+            boots: list[dict[str, Any]] = json.loads(said)
+            return boots, machine.text()
+
+
+def record(name: str, scene: Scene) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        boots, _ = play(scene, Path(directory))
+    kept = [{key: boot[key] for key in KEPT} for boot in boots]
+    (BOOTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":

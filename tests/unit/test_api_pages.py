@@ -267,7 +267,7 @@ def test_pages_ask_the_database_no_oftener_for_a_full_room(tmp_path: Path) -> No
                         counts[-1].append(len(asked))
             finally:
                 event.remove(Engine, "before_cursor_execute", count)
-            assert counts[0] == counts[1]
+            assert all(later <= first for first, later in zip(*counts, strict=True)), counts
             assert max(counts[1]) <= 8
 
     run(story())

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from netboot.boot.contexts import BootKind
 from netboot.bootlog.events import Agent, AgentStep, Fetch
-from netboot.bootlog.timeline import Phase, furthest
+from netboot.bootlog.timeline import BootRecord, Phase, furthest
 from netboot.deployment.boot_log import BootHistory
 from netboot.errors import ServiceError, UnknownError
 from netboot.model import Ignored
@@ -260,3 +260,22 @@ async def test_boots_in_memory_and_on_the_disk_are_one_list(scene: Scene) -> Non
     assert first["next_s"] == second["started_s"]
     assert [boot["started_s"] for boot in await history.boots({MAC})] == [second["started_s"]]
     assert second["firmware"] == "BIOS (arch 0)" and first["started_s"] == START_S and str(SERVER) != first["address"]
+
+
+@in_a_loop
+async def test_list_of_boots_has_those_before_the_start_and_goes_on_with_each(scene: Scene) -> None:
+    history = BootHistory(scene.database, MachineRepository(scene.database), scene.repository, scene.recorder)
+    scene.repository.save([BootRecord(OTHER_MAC, START_S - 500, "pc-02"), BootRecord(MAC, START_S - 900, "pc-01")])
+    scene.lease()
+    told = [(boot["mac"], boot["summary"]) for boot in await history.latest(10)]
+    assert told == [(MAC, "has an address"), (OTHER_MAC, "asked by DHCP")]
+    scene.wait(20)
+    assert [d["code"] for d in (await history.latest(1))[0]["diagnoses"]] == ["never-fetched"]
+    scene.tftp("bios/core.0")
+    assert (await history.latest(1))[0]["diagnoses"] == []
+    scene.wait(1000)
+    first, second = await history.latest(1), await history.latest(1)
+    assert first[0] is second[0], "what is settled is not made again"
+    assert [d["code"] for d in first[0]["diagnoses"]] == ["program-silent"]
+    scene.told(BootKind.LOCAL)
+    assert (await history.latest(1))[0]["summary"] == "told to start its own disk"

@@ -74,3 +74,11 @@ def test_damaged_document_hides_no_other_boot(database: Database) -> None:
     with database.transaction() as session:
         session.query(BootRow).filter(BootRow.started_ms == 1000).update({"document": '{"mac": 3'})
     assert [boot.started_s for boot in repository.boots({MAC})] == [2.0]
+
+
+def test_last_boot_of_each_machine_is_found_the_latest_first(database: Database) -> None:
+    repository = BootRepository(database)
+    repository.save([a_boot(1.0), a_boot(3.0), a_boot(2.0, OTHER_MAC), a_boot(9.0, "02:00:00:00:00:01")])
+    assert [boot.started_s for boot in repository.latest(10)] == [9.0, 3.0, 2.0]
+    assert [boot.started_s for boot in repository.latest(2)] == [9.0, 3.0]
+    assert [boot.started_s for boot in repository.boots({MAC}, 1)] == [3.0]

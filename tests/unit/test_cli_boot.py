@@ -14,6 +14,7 @@ from rich.console import Console
 from netboot.cli.boot import BootPrinter, _follow, _show
 from netboot.cli.main import main
 from netboot.deployment.boot_log import boot_view
+from netboot.errors import ServiceError
 
 
 @pytest.fixture
@@ -142,6 +143,11 @@ def test_ctrl_c_ends_following_without_a_word(scene: Scene, capsys: pytest.Captu
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == "nothing was heard of pc-01 yet; it is told here as it comes (Ctrl-C ends)\n"
+
+
+def test_appliance_that_ends_while_it_is_followed_is_an_error(scene: Scene) -> None:
+    with pytest.raises(ServiceError, match="went away"):
+        _follow(Screen().console, "pc-01", [views(scene)], as_json=False)
 
 
 def test_following_as_json_is_a_line_each_time(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
