@@ -1,7 +1,8 @@
 """Records the boot logs of real firmware as data for tests: run it as root, as often as the log learns something new.
 
-`PYTHONPATH=vm-lab record_boots.py [NAME...]` starts `roomcast serve` and one emulated machine for each scene, waits until the machine has
-done what the scene is about, and writes what `roomcast boot log MAC --json` says to tests/data/boots/NAME.json.
+`PYTHONPATH=vm-lab .venv/bin/python tests/lab/record_boots.py [NAME...]` starts `roomcast serve` and one machine
+for each scene, waits until the machine has done what the scene is about, and writes what `roomcast boot log MAC --json`
+says to tests/data/boots/NAME.json.
 """
 
 import argparse
