@@ -142,7 +142,10 @@ async def _start_boot_services(
     counters: dict[str, PacketCounters],
 ) -> list[asyncio.Task[None]]:
     """DHCP and TFTP of every interface, which answer when this returns."""
-    running = [group.create_task(appliance.boot_log.run(), name="boot log")]
+    running = [
+        group.create_task(appliance.boot_log.run(), name="boot log"),
+        group.create_task(appliance.homecoming.run(), name="ways home"),
+    ]
     ready: list[asyncio.Event] = []
     for each in interfaces.served:
         name = each.interface.name

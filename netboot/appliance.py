@@ -15,6 +15,7 @@ from netboot.deployment.boot_log import BootHistory
 from netboot.deployment.captures import Captures
 from netboot.deployment.cast_events import CastEvents
 from netboot.deployment.grouping import CastInterface
+from netboot.deployment.homecoming import Homecoming
 from netboot.deployment.images import Images
 from netboot.deployment.leases import LeaseList
 from netboot.deployment.library import Library
@@ -55,6 +56,7 @@ class Appliance:
     orders: Orders
     overview: Overview
     next_boots: NextBoots
+    homecoming: Homecoming
     cast_events: CastEvents
     boot_log: BootRecorder
     boot_history: BootHistory
@@ -101,6 +103,7 @@ def build_appliance(
     board, changes = Board(), Changes()
     casts = CastService(images, clock.monotonic, settings.control_port_base)
     outcomes = Outcomes(database, sessions, board, changes, casts, captures, clock)
+    homecoming = Homecoming(database, machines, clock)
     boot_log = BootRecorder(database, BootRepository(database), given)
     return Appliance(
         current=current,
@@ -130,6 +133,7 @@ def build_appliance(
             given,
             lambda: current.settings.idle_s,
             boot_log,
+            homecoming,
         ),
         orders=Orders(
             database,
@@ -144,8 +148,9 @@ def build_appliance(
             settings.data_port_base,
             interfaces,
         ),
-        overview=Overview(database, machines, sessions, images, board, changes, clock),
-        next_boots=NextBoots(machines, sessions),
+        overview=Overview(database, machines, sessions, images, board, changes, clock, homecoming),
+        next_boots=NextBoots(machines, sessions, homecoming),
+        homecoming=homecoming,
         cast_events=CastEvents(database, sessions, board, changes, outcomes, clock),
         boot_log=boot_log,
         boot_history=BootHistory(database, machines, BootRepository(database), boot_log),

@@ -64,6 +64,17 @@ class BootFile:
     """Path in the TFTP tree, or an http:// URL for clients that take one."""
 
 
+class Way(StrEnum):
+    """How a machine gets from the network boot to its own disk."""
+
+    CHAINLOAD = "chainload"
+    """GRUB starts the boot program of the disk."""
+    BOOTNEXT = "bootnext"
+    """The agent names the disk's entry in BootNext (UEFI 2.10, section 3.3) and restarts the machine."""
+    EXIT = "exit"
+    """GRUB ends, and the firmware goes on with its next boot device."""
+
+
 class TaskState(StrEnum):
     """Where a task is. See deployment/states.py for the allowed changes."""
 

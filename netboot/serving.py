@@ -88,6 +88,7 @@ class ServedInterfaces:
                 settings=BootSettings(interface.address, settings.http_port, appliance.public_key.hex()),
                 next_boot=appliance.next_boots.next_boot,
                 on_told=appliance.boot_log.configured,
+                ways=appliance.homecoming,
             )
             tree = LeasedBootFiles(files, appliance.given, appliance.boot_log)
             dhcp = InterfaceDhcp(interface, own, self._make_service, self._note_other)
@@ -140,6 +141,7 @@ class ServedInterfaces:
 
         def exchanged(request: DhcpPacket, arrival: Arrival, outcome: Reply | Ignored) -> None:
             self._appliance.boot_log.exchanged(request, arrival, outcome)
+            self._appliance.homecoming.packet_seen(request)
             dhcp.overhear(request)
 
         return DhcpService(

@@ -100,6 +100,8 @@ class Agent:
         task = self._client.next_task(WAIT_S)
         if task.kind is TaskKind.BOOT_LOCAL:
             self._console.say("the appliance says: start from the disk")
+            if task.boot_next and not self._start_disk_next():
+                return False
             self._leave(After.REBOOT)
             return False
         if task.kind is TaskKind.DEPLOY and task.deploy is not None:
@@ -110,6 +112,12 @@ class Agent:
             self._do(task, task.capture.after, f"Capturing this disk as {task.capture.image}", self._capture)
             return True
         return False
+
+    def _start_disk_next(self) -> bool:
+        """When it cannot be, the agent waits for a task here rather than in front of a disk that does not start."""
+        from imager.agent import next_start
+
+        return next_start.start_disk_next(read_disks(), self._console.say)
 
     def _deploy(self, task: Task, context: TaskContext) -> Proof | None:
         from imager.agent import deploy

@@ -179,6 +179,8 @@ class Task:
     kind: TaskKind
     deploy: DeployTask | None = None
     capture: CaptureTask | None = None
+    boot_next: bool = False
+    """BOOT_LOCAL: have the UEFI firmware start the disk, by BootNext; stay in the agent when that cannot be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from netboot.api.bodies import add_error_handlers
 from netboot.api.boot_log import add_boot_log
 from netboot.api.inventory import check_device
 from netboot.api.requests import (
+    BootWayRequest,
     CaptureRequest,
     DeployRequest,
     GroupName,
@@ -37,6 +38,7 @@ from netboot.deployment.orders import DeployOrder, Orders
 from netboot.deployment.overview import Overview
 from netboot.deployment.states import OPEN_SESSION_STATES
 from netboot.deployment.templates import list_template_names, render_for_machine
+from netboot.model import Way
 from netboot.services.counters import PacketCounters
 
 STREAM_INTERVAL_S = 0.5
@@ -120,6 +122,12 @@ def build_admin_app(
         """Give a machine another name: it becomes its host name with the next deployment."""
         await orders.rename(name, request.name)
         return _tree(await overview.machine(request.name))
+
+    @app.post("/api/v1/machines/{name}/boot-way", tags=["machines"])
+    async def boot_way(name: Name, request: BootWayRequest) -> Any:
+        """Which way a machine takes to its disk first; `auto`: what works on its model."""
+        machine = await orders.set_boot_way(name, None if request.way == "auto" else Way(request.way))
+        return _tree(await overview.machine(machine.name))
 
     @app.post("/api/v1/machines/{name}/groups", tags=["machines"])
     async def groups(name: Name, request: GroupsRequest) -> Any:

@@ -1,6 +1,6 @@
 """What an administrator's program may send: shapes and ranges."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -24,6 +24,10 @@ class _Request(BaseModel):
 
 class RenameRequest(_Request):
     name: MachineName
+
+
+class BootWayRequest(_Request):
+    way: Literal["auto", "chainload", "bootnext", "exit"]
 
 
 class GroupsRequest(_Request):

@@ -4,11 +4,13 @@ A field is data: the template engine quotes it for the language of the template 
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
+from imager.disk.loaders import LOADERS
 from imager.wire.messages import FirmwareKind
+from netboot.model import Way
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -33,6 +35,8 @@ class NextBoot:
     """For the console, in plain words: `deploy debian-12 version 3`, `no task`."""
     arguments: tuple[str, ...] = ()
     """Further words of the agent's kernel command line, printable ASCII without blanks."""
+    way: Way | None = Way.CHAINLOAD
+    """LOCAL: how it gets there; None: no way worked, so it waits and asks again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,30 +100,19 @@ class LocalContext(TemplateContext):
 
     machine: str
     reason: str
-    loaders: tuple[str, ...] = field(
-        default=(
-            "/EFI/debian/shimx64.efi",
-            "/EFI/debian/shimaa64.efi",
-            "/EFI/ubuntu/shimx64.efi",
-            "/EFI/ubuntu/shimaa64.efi",
-            "/EFI/fedora/shimx64.efi",
-            "/EFI/redhat/shimx64.efi",
-            "/EFI/rocky/shimx64.efi",
-            "/EFI/almalinux/shimx64.efi",
-            "/EFI/opensuse/shim.efi",
-            "/EFI/debian/shimia32.efi",
-            "/EFI/debian/grubx64.efi",
-            "/EFI/Microsoft/Boot/bootmgfw.efi",
-            "/EFI/BOOT/BOOTX64.EFI",
-            "/EFI/BOOT/BOOTAA64.EFI",
-            "/EFI/BOOT/BOOTIA32.EFI",
-        )
-    )
-    """UEFI programs to look for, the first found is started. The fallback path comes last: shim's fallback program
-    there may write boot entries and restart the machine."""
+    way: Way | None = Way.CHAINLOAD
+    """See NextBoot."""
+    mac: str = ""
+    """Of the machine, lower case, colons: for GRUB to tell the appliance that the way led nowhere. Empty: it cannot."""
+    loaders: tuple[str, ...] = LOADERS
+    """UEFI programs to look for, the first found is started."""
     serial: bool = False
     """On BIOS speak on the first serial port too. Off, because firmware that redirects its console there (UEFI does,
     and most servers' BIOS) would show everything twice."""
+
+    def __post_init__(self) -> None:
+        if self.mac and not _MAC.fullmatch(self.mac):
+            raise ValueError(f"not a MAC: {self.mac!r}")
 
 
 GrubContext = FirstStageContext | AgentContext | LocalContext

@@ -8,16 +8,17 @@ import re
 import stat
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Protocol
 
 from netboot.boot import http_image
 from netboot.boot.contexts import AgentContext, BootKind, FirstStageContext, LocalContext, NextBoot
 from netboot.boot.render import Renderer
 from netboot.boot.selection import BIOS_GRUB, UefiArch
-from netboot.model import Ignored
+from netboot.model import Ignored, Way
 
 _LONGEST_PATH = 255
 _AGENT = ("agent/vmlinuz", "agent/initrd.img")
@@ -27,6 +28,7 @@ _MACHINE = re.compile(
     re.IGNORECASE,
 )
 
+_CHAINLOAD_FAILED = re.compile(r"grub/failed-chainload-(?P<mac>[0-9a-f]{2}(?::[0-9a-f]{2}){5})\.cfg", re.IGNORECASE)
 _HTTP_IMAGE = re.compile(r"uefi/http-(?:(?P<arch>ia32|aa64)-)?(?P<mac>[0-9a-f]{2}(?:-[0-9a-f]{2}){5})\.img")
 
 
@@ -69,6 +71,16 @@ class BootSettings:
     """GRUB speaks on the first serial port of a BIOS machine too; see LocalContext."""
 
 
+class Ways(Protocol):
+    """How machines without a task get to their own disk: see deployment/homecoming.py. May be shared by threads."""
+
+    def choose(self, mac: str) -> Way | None:
+        """What a machine that asks how to boot shall try; None: nothing worked."""
+
+    def way_failed(self, mac: str, way: Way) -> Way | None:
+        """This way led nowhere: what it shall try in the same boot."""
+
+
 class BootFiles:
     """The tree. Reads files and calls `next_boot`; may be shared by threads."""
 
@@ -81,10 +93,12 @@ class BootFiles:
         settings: BootSettings,
         next_boot: Callable[[str], NextBoot],
         on_told: Callable[[str, str, NextBoot], None] | None = None,
+        ways: Ways | None = None,
     ) -> None:
         """`next_boot` is called with the MAC of a machine (lower case, colons) each time it asks what to boot.
 
-        `on_told` hears (peer, MAC, what the machine is told) each time: for the boot log. It must not block.
+        `on_told` hears (peer, MAC, what the machine is told) each time: for the boot log. It must not block. `ways`:
+        None: GRUB starts the disk, and that is all.
         """
         self._files = {
             BIOS_GRUB: boot_directory / BIOS_GRUB,
@@ -104,6 +118,7 @@ class BootFiles:
         self._settings = settings
         self._next_boot = next_boot
         self._on_told = on_told
+        self._ways = ways
 
     def open(self, path: str, request: BootRequest) -> BootContent | Ignored:
         """What `path` names for this machine, or why there is nothing: answer that as "not found".
@@ -118,6 +133,8 @@ class BootFiles:
         if match := _MACHINE.fullmatch(name):
             arch = UefiArch.ARM64 if match["arm64"] else UefiArch.X64
             return self._machine(match["mac"].lower().replace("-", ":"), request, arch)
+        if match := _CHAINLOAD_FAILED.fullmatch(name):
+            return self._chainload_failed(match["mac"].lower(), request)
         if name == "grub/machine-.cfg":
             return self._machine(request.mac or "", request)
         if match := _HTTP_IMAGE.fullmatch(name):
@@ -136,7 +153,7 @@ class BootFiles:
             f"EFI/BOOT/GRUB{letters}.EFI": self._disk_grub[arch],
         }
         if step.kind is BootKind.LOCAL:
-            configuration = self._renderer.render_grub(LocalContext("", ""))
+            configuration = self._renderer.render_grub(LocalContext("", "", step.way))
         else:
             context = AgentContext(
                 server=str(self._settings.server),
@@ -172,20 +189,39 @@ class BootFiles:
             return Ignored(f"{file} leads out of the tree")
         return BootContent(file, status.st_size)
 
-    def _step(self, mac: str, request: BootRequest, arch: UefiArch) -> NextBoot:
+    def _why_no_agent(self, arch: UefiArch) -> str:
+        if any(isinstance(self._regular_file(self._files[name]), Ignored) for name in _AGENT):
+            return "no agent is built"
+        return "there is no agent for ARM64" if arch is UefiArch.ARM64 else ""
+
+    def _step(self, mac: str, request: BootRequest, arch: UefiArch, failed: Way | None = None) -> NextBoot:
         step = self._next_boot(mac) if mac else NextBoot(BootKind.LOCAL, reason="this machine did not tell its MAC")
-        if step.kind is BootKind.AGENT and any(isinstance(self._regular_file(self._files[n]), Ignored) for n in _AGENT):
-            step = NextBoot(BootKind.LOCAL, step.machine, "no agent is built")
-        if step.kind is BootKind.AGENT and arch is UefiArch.ARM64:
-            step = NextBoot(BootKind.LOCAL, step.machine, "there is no agent for ARM64")
+        why_not = self._why_no_agent(arch)
+        if step.kind is BootKind.AGENT and why_not:
+            step = NextBoot(BootKind.LOCAL, step.machine, why_not)
+        # Whoever asks for another machine's configuration says nothing of that machine's boot.
+        if step.kind is BootKind.LOCAL and self._ways is not None and mac and request.mac in (None, mac):
+            way = self._ways.way_failed(mac, failed) if failed else self._ways.choose(mac)
+            if way is Way.BOOTNEXT and why_not:
+                way = self._ways.way_failed(mac, way)
+            if way is Way.BOOTNEXT:
+                step = NextBoot(BootKind.AGENT, step.machine, "no task: the agent has the firmware start the disk")
+            else:
+                step = replace(step, way=way)
         if self._on_told is not None:
             self._on_told(str(request.peer), mac, step)
         return step
 
     def _machine(self, mac: str, request: BootRequest, arch: UefiArch = UefiArch.X64) -> BootContent:
-        step = self._step(mac, request, arch)
+        return self._configuration(mac, self._step(mac, request, arch))
+
+    def _chainload_failed(self, mac: str, request: BootRequest) -> BootContent:
+        return self._configuration(mac, self._step(mac, request, UefiArch.X64, Way.CHAINLOAD))
+
+    def _configuration(self, mac: str, step: NextBoot) -> BootContent:
         if step.kind is BootKind.LOCAL:
-            local = LocalContext(step.machine, step.reason, serial=self._settings.serial)
+            tells = mac if self._ways is not None else ""
+            local = LocalContext(step.machine, step.reason, step.way, tells, serial=self._settings.serial)
             return _rendered(self._renderer.render_grub(local))
         context = AgentContext(
             server=str(self._settings.server),

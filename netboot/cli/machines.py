@@ -12,7 +12,7 @@ LONGEST_NAME = 63
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(no_args_is_help=True, help="Machines: list, show, rename, group.")
+    group = typer.Typer(no_args_is_help=True, help="Machines: list, show, rename, group, boot-way.")
     app.add_typer(group, name="machine")
 
     @group.command(name="list")
@@ -74,6 +74,21 @@ def register(app: typer.Typer) -> None:
             appliance.post(f"/api/v1/machines/{_quoted(machine)}/rename", {"name": name})
         typer.echo(f"{machine} is {name} now")
 
+    @group.command(name="boot-way")
+    def boot_way(
+        machine: Machine,
+        way: Annotated[
+            str, typer.Argument(metavar="auto|chainload|bootnext|exit", help="auto: what works on its model.")
+        ],
+        socket: Socket = None,
+    ) -> None:
+        """Choose how a machine without a task gets to its own disk; other ways follow when this one fails."""
+        from netboot.cli.client import ApplianceClient
+
+        with ApplianceClient(socket) as appliance:
+            changed = appliance.post(f"/api/v1/machines/{_quoted(machine)}/boot-way", {"way": way})
+        typer.echo(f"{changed['name']} goes by {', then '.join(row['way'] for row in changed['ways_home'])}")
+
     @group.command(name="group")
     def group_(
         room: Annotated[str, typer.Argument(metavar="GROUP", help="A room, a row: a-z, 0-9, dot, dash.")],
@@ -102,6 +117,12 @@ def state_of(machine: dict[str, Any]) -> str:
     if task is not None:
         return f"{task['kind']} {task['image']}: {task['state']}"
     return "registered"
+
+
+def _way_text(row: dict[str, Any]) -> str:
+    tally = row["tally"]
+    counts = [f"{tally[name]} {name}" for name in ("worked", "silent", "failed") if tally[name]]
+    return str(row["way"]) + (f" ({', '.join(counts)} on this model)" if counts else "")
 
 
 def _quoted(name: str) -> str:
@@ -134,6 +155,7 @@ def _show(machine: dict[str, Any]) -> None:
         ("registered", f"{age_text(machine['seen_s'])}, first {age_text(machine['registered_s'])}"),
         ("agent", f"{facts['agent_version']}, up {facts['boot_s']:.1f} s after its kernel"),
     ]
+    rows.append(("way to its disk", ", then ".join(map(_way_text, machine["ways_home"]))))
     rows += [
         (
             "NIC",

@@ -65,6 +65,16 @@ class AgentLog(Protocol):
     def agent(self, machine_id: int, step: AgentStep, task: str = "", why: str = "") -> None: ...
 
 
+class WaysHome(Protocol):
+    """How machines without a task get to their disk: see homecoming.py."""
+
+    def hand_over(self, machine_id: int) -> bool:
+        """Whether the agent that asks shall restart its machine by BootNext."""
+
+    def forget(self, machine_id: int) -> None:
+        """The machine has a task."""
+
+
 class TaskEnded(ConflictError):
     """The task is over, cancelled or failed: the agent must stop it."""
 
@@ -87,6 +97,7 @@ class Agents:
         leases: Leases | None = None,
         idle_s: Callable[[], float] = lambda: 900.0,
         boot_log: AgentLog | None = None,
+        ways: WaysHome | None = None,
     ) -> None:
         """`leases`: of the DHCP server, None when another one gives the addresses. `idle_s`, asked for each time: a
         machine that waits for so long without a task starts its own disk.
@@ -95,6 +106,7 @@ class Agents:
         self._idle_s = idle_s
         self._idle_since: dict[int, float] = {}
         self._boot_log = boot_log
+        self._ways = ways
         self._database = database
         self._machines = machines
         self._sessions = sessions
@@ -171,8 +183,13 @@ class Agents:
             while True:
                 if (task := await self._database.run(self._sessions.open_task, machine_id)) is not None:
                     self._idle_since.pop(machine_id, None)
+                    if self._ways is not None:
+                        self._ways.forget(machine_id)
                     self._tell(machine_id, AgentStep.TASK, task)
                     return await self._hand_out(task)
+                if self._ways is not None and self._ways.hand_over(machine_id):
+                    self._tell(machine_id, AgentStep.LOCAL)
+                    return Task(0, TaskKind.BOOT_LOCAL, boot_next=True)
                 if await self._idle_enough(machine_id):
                     self._tell(machine_id, AgentStep.LOCAL)
                     return Task(0, TaskKind.BOOT_LOCAL)

@@ -4,6 +4,7 @@ Asked by the boot files as they are rendered, from the event loop or a thread: a
 """
 
 from netboot.boot.contexts import BootKind, NextBoot
+from netboot.deployment.homecoming import Homecoming
 from netboot.persistence.machines import MachineRepository
 from netboot.persistence.sessions import SessionRepository
 
@@ -11,9 +12,10 @@ from netboot.persistence.sessions import SessionRepository
 class NextBoots:
     """Decides by MAC."""
 
-    def __init__(self, machines: MachineRepository, sessions: SessionRepository) -> None:
+    def __init__(self, machines: MachineRepository, sessions: SessionRepository, homecoming: Homecoming) -> None:
         self._machines = machines
         self._sessions = sessions
+        self._homecoming = homecoming
 
     def next_boot(self, mac: str) -> NextBoot:
         """AGENT for a machine that is not known (it registers), has a task, or has a disk that may be half-written."""
@@ -24,8 +26,10 @@ class NextBoots:
         if task is None:
             failed = self._sessions.failed_deploy(machine.id)
             if failed is not None:
+                self._homecoming.forget(machine.id)
                 reason = f"deploy {failed.image} failed: it waits for a new task"
                 return NextBoot(BootKind.AGENT, machine.name, reason)
             return NextBoot(BootKind.LOCAL, machine.name, "no task")
+        self._homecoming.forget(machine.id)
         version = f" version {task.version}" if task.version else ""
         return NextBoot(BootKind.AGENT, machine.name, f"{task.kind} {task.image}{version}")

@@ -19,8 +19,9 @@ from netboot.deployment.outcomes import Casts, Clock, Outcomes
 from netboot.deployment.records import Machine, NewSession, NewTask, Session, TaskRecord
 from netboot.deployment.states import OPEN_TASK_STATES
 from netboot.deployment.targets import check_targets
+from netboot.deployment.way_home import WAYS
 from netboot.errors import ConflictError, UserError
-from netboot.model import TaskState
+from netboot.model import TaskState, Way
 from netboot.persistence.database import Database
 from netboot.persistence.machines import MachineRepository
 from netboot.persistence.sessions import SessionRepository
@@ -139,6 +140,16 @@ class Orders:
         renamed = await self._database.run(self._machines.rename, machine, name)
         self._changes.tell()
         return renamed
+
+    async def set_boot_way(self, machine: str, way: Way | None) -> Machine:
+        """Which way a machine takes to its disk first; None: what works on its model. UserError: it cannot go there."""
+        known = await self._database.run(self._machines.find, machine)
+        able = WAYS[known.inventory.firmware]
+        if way is not None and way not in able:
+            raise UserError(f"{known.name} boots by {known.inventory.firmware}: it can go by {' or '.join(able)}")
+        changed = await self._database.run(self._machines.set_boot_way, machine, way)
+        self._changes.tell()
+        return changed
 
     async def set_groups(self, machine: str, add: Sequence[str], remove: Sequence[str]) -> Machine:
         """Put a machine into groups and take it out of others."""

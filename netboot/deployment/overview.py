@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 from imager.image.store import Summary
 from imager.wire.messages import Inventory, Progress, Proof, TaskKind
+from netboot.deployment.homecoming import Homecoming
 from netboot.deployment.images import Images
 from netboot.deployment.live import Board, Changes
 from netboot.deployment.outcomes import Clock
 from netboot.deployment.records import Event, Machine, Session, TaskRecord
-from netboot.model import SessionState, TaskState
+from netboot.deployment.way_home import Tally
+from netboot.model import SessionState, TaskState, Way
 from netboot.persistence.database import Database
 from netboot.persistence.machines import MachineRepository
 from netboot.persistence.sessions import SessionRepository
@@ -76,6 +78,14 @@ class SessionView:
 
 
 @dataclass(frozen=True, slots=True)
+class WayView:
+    """A way to the disk, and how often it worked on machines of this model."""
+
+    way: Way
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True)
 class MachineView:
     """A machine with what it does."""
 
@@ -89,6 +99,10 @@ class MachineView:
     """Its agent runs and asks for a task at this moment."""
     task: TaskView | None
     """Its last one."""
+    boot_way: Way | None
+    """To its disk, as an administrator set it; None: what works on its model."""
+    ways_home: tuple[WayView, ...]
+    """As it tries them, the next first."""
 
 
 class Overview:
@@ -103,7 +117,9 @@ class Overview:
         board: Board,
         changes: Changes,
         clock: Clock,
+        homecoming: Homecoming,
     ) -> None:
+        self._homecoming = homecoming
         self._database = database
         self._machines = machines
         self._sessions = sessions
@@ -179,6 +195,8 @@ class Overview:
             seen_s=machine.seen_s,
             agent_waits=self._changes.is_waiting(machine.id),
             task=self.task(task) if task else None,
+            boot_way=machine.boot_way,
+            ways_home=tuple(WayView(way, tally) for way, tally in self._homecoming.known(machine)),
         )
 
     def _session(self, session: Session, tasks: Sequence[TaskRecord], events: Sequence[Event]) -> SessionView:

@@ -6,7 +6,7 @@ Times are Unix seconds.
 from dataclasses import dataclass
 
 from imager.wire.messages import After, Inventory, Proof, TaskKind
-from netboot.model import SessionState, TaskState
+from netboot.model import SessionState, TaskState, Way
 
 EVERY_MACHINE = "all"
 """The group that each machine belongs to; no other may have its name."""
@@ -25,6 +25,8 @@ class Machine:
     registered_s: float
     seen_s: float
     """When its agent registered last."""
+    boot_way: Way | None = None
+    """To its disk, as an administrator set it; None: what works on its model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,13 @@ from sqlalchemy.orm import Session, lazyload
 from imager.wire.messages import Inventory
 from netboot.deployment.records import EVERY_MACHINE, Machine
 from netboot.errors import ConflictError, UnknownError, UserError
+from netboot.model import Way
 from netboot.persistence.database import Database
 from netboot.persistence.documents import from_document, to_document
 from netboot.persistence.schema import GroupRow, MachineRow, MembershipRow, NicRow
+
+AUTO = "auto"
+"""In the column `boot_way`: no administrator said how the machine gets to its disk."""
 
 USELESS_UUIDS = frozenset(
     {
@@ -107,6 +111,13 @@ class MachineRepository:
             if name == EVERY_MACHINE:
                 raise UserError(f"{EVERY_MACHINE} means every machine: take another name")
             row.name = name
+            return _machine(row)
+
+    def set_boot_way(self, name_or_mac: str, way: Way | None) -> Machine:
+        """Which way it shall take to its disk first; None: what works on its model. Raises UnknownError."""
+        with self._database.transaction() as session:
+            row = _find(session, name_or_mac)
+            row.boot_way = way or AUTO
             return _machine(row)
 
     def set_groups(self, name_or_mac: str, add: Sequence[str], remove: Sequence[str]) -> Machine:
@@ -266,4 +277,5 @@ def _machine(row: MachineRow) -> Machine:
         groups=tuple(group.name for group in row.groups),
         registered_s=row.registered_s,
         seen_s=row.seen_s,
+        boot_way=None if row.boot_way == AUTO else Way(row.boot_way),
     )

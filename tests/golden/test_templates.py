@@ -11,6 +11,7 @@ from imager.wire.messages import FirmwareKind
 from netboot.boot.contexts import CONTEXTS, AgentContext, FirstStageContext, LocalContext, TemplateContext
 from netboot.boot.render import Renderer
 from netboot.boot.unattend import UnattendMachine, UnattendSettings, render_unattend
+from netboot.model import Way
 
 DATA = Path(__file__).parents[1] / "data" / "golden" / "templates"
 
@@ -26,7 +27,9 @@ GRUB: dict[str, TemplateContext] = {
     "first-stage.cfg": FirstStageContext(),
     "agent.cfg": AGENT,
     "agent-unknown-serial.cfg": AgentContext("10.77.0.1", 8080, "0123456789abcdef" * 4, "", "", "", serial=True),
-    "local.cfg": LocalContext("room-12-03", "no task"),
+    "local.cfg": LocalContext("room-12-03", "no task", mac="52:54:00:aa:bb:01"),
+    "local-exit.cfg": LocalContext("room-12-03", "no task", Way.EXIT),
+    "local-nothing-left.cfg": LocalContext("room-12-03", "no task", None),
 }
 SETTINGS = UnattendSettings(
     locale="en-GB", time_zone="GMT Standard Time", administrator="teacher", password="chalk", organization="School"

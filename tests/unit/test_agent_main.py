@@ -226,6 +226,16 @@ def test_a_machine_without_work_starts_its_disk_when_told(agent: Agent, applianc
     assert left.how == ["reboot"]
 
 
+@pytest.mark.parametrize(("starts", "how"), [(True, ["reboot"]), (False, [])])
+def test_a_machine_whose_firmware_cannot_start_its_disk_waits_in_the_agent(
+    agent: Agent, appliance: Appliance, left: Left, monkeypatch: pytest.MonkeyPatch, starts: bool, how: list[str]
+) -> None:
+    monkeypatch.setattr("imager.agent.next_start.start_disk_next", lambda disks, say: starts)
+    appliance.tasks.put(Task(0, TaskKind.BOOT_LOCAL, boot_next=True))
+    assert not agent.run_once()
+    assert left.how == how
+
+
 def test_the_kernels_command_line_tells_server_and_key() -> None:
     found = parse_arguments(f"quiet roomcast.server=http://10.77.0.1:80 roomcast.key={'ab' * 32} BOOTIF=01-52 ro\n")
     assert (found.server, found.public_key) == ("http://10.77.0.1:80", b"\xab" * 32)

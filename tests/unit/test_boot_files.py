@@ -11,7 +11,7 @@ from netboot.boot.contexts import BootKind, NextBoot
 from netboot.boot.files import BootContent, BootFiles, BootRequest, BootSettings, Transport
 from netboot.boot.render import Renderer
 from netboot.errors import TemplateError
-from netboot.model import Ignored
+from netboot.model import Ignored, Way
 
 MAC = "52:54:00:aa:bb:01"
 REQUEST = BootRequest(IPv4Address("10.77.0.50"), None, Transport.TFTP)
@@ -329,3 +329,67 @@ def test_a_volume_for_arm64_has_its_own_programs_and_no_agent(tmp_path: Path) ->
     assert b"BOOTAA64EFI" in volume and b"GRUBAA64EFI" in volume and b"shimaa64.efi" * 50 in volume
     assert b"VMLINUZ" not in volume and b"there is no agent" not in volume
     assert isinstance(tree.open(f"uefi/http-ia32-{MAC.replace(':', '-')}.img", REQUEST), Ignored)
+
+
+class WaysBy:
+    """The seam of the ways home: answers from a list, and writes down who asked."""
+
+    def __init__(self, *answers: Way | None) -> None:
+        self.answers = list(answers)
+        self.asked: list[str] = []
+
+    def choose(self, mac: str) -> Way | None:
+        self.asked.append(f"choose {mac}")
+        return self.answers.pop(0)
+
+    def way_failed(self, mac: str, way: Way) -> Way | None:
+        self.asked.append(f"{way} failed {mac}")
+        return self.answers.pop(0)
+
+
+def tree_with(directory: Path, ways: WaysBy) -> BootFiles:
+    make_tree(directory, Desk().next_boot)
+    return BootFiles(
+        boot_directory=directory / "boot",
+        agent_directory=directory / "agent",
+        renderer=Renderer(None),
+        settings=BootSettings(IPv4Address("10.77.0.1"), 80, "5c" * 32),
+        next_boot=lambda mac: NextBoot(BootKind.LOCAL, "pc-07", "no task"),
+        ways=ways,
+    )
+
+
+def test_a_machine_without_a_task_is_told_its_way(tmp_path: Path) -> None:
+    ways = WaysBy(Way.CHAINLOAD, Way.EXIT, Way.BOOTNEXT, None)
+    tree = tree_with(tmp_path, ways)
+    chainload, leave, agent, nothing = (text(tree.open(f"grub/machine-{MAC}.cfg", REQUEST)) for _ in range(4))
+    assert f"failed-chainload-\"'{MAC}'.cfg" in chainload
+    assert "chainloader" not in leave and leave.rstrip().count("\nexit") == 1
+    assert "linux $source/agent/vmlinuz" in agent
+    assert "chainloader" not in nothing and "exit" not in nothing and nothing.endswith("sleep 60\nreboot\n")
+    assert ways.asked == [f"choose {MAC}"] * 4
+
+
+def test_what_grub_says_of_a_failed_chainload_is_answered_with_the_next_way(tmp_path: Path) -> None:
+    ways = WaysBy(Way.EXIT)
+    assert "next boot device" in text(
+        tree_with(tmp_path, ways).open(f"/grub/failed-chainload-{MAC.upper()}.cfg", REQUEST)
+    )
+    assert ways.asked == [f"chainload failed {MAC}"]
+
+
+def test_who_asks_for_another_machine_says_nothing_of_its_boot(tmp_path: Path) -> None:
+    ways = WaysBy()
+    tree = tree_with(tmp_path, ways)
+    other = BootRequest(IPv4Address("10.77.0.66"), "52:54:00:aa:bb:66", Transport.TFTP)
+    for name in ("machine", "failed-chainload"):
+        assert "chainloader" in text(tree.open(f"grub/{name}-{MAC}.cfg", other))
+    assert ways.asked == []
+
+
+def test_without_an_agent_bootnext_leads_nowhere(tmp_path: Path) -> None:
+    ways = WaysBy(Way.BOOTNEXT, Way.EXIT)
+    tree = tree_with(tmp_path, ways)
+    (tmp_path / "agent" / "initrd.img").unlink()
+    assert "next boot device" in text(tree.open(f"grub/machine-{MAC}.cfg", REQUEST))
+    assert ways.asked == [f"choose {MAC}", f"bootnext failed {MAC}"]
