@@ -40,7 +40,7 @@ from netboot.model import Ignored
 from netboot.persistence.boot_log import BootRepository
 from netboot.persistence.database import Database
 from netboot.services.tftp import TransferReport
-from netboot.tftp.transfer import TransferFailed, TransferFinished
+from netboot.tftp.transfer import TransferDeclined, TransferFailed, TransferFinished
 from netboot.wire.dhcp import NO_ADDRESS, DhcpPacket
 from netboot.wire.dhcp_options import REQUESTED_ADDRESS, MessageType
 
@@ -163,6 +163,9 @@ class BootRecorder:
                 event = Fetch("tftp", path, FetchState.DONE, sent=size, resent=resent, **common)
             case TransferFailed(reason, done):
                 event = Fetch("tftp", path, FetchState.FAILED, sent=done, why=cut(reason), **common)
+            case TransferDeclined(_, message):
+                why = cut(f"the client ended it: {message}")  # words.py tells it as the question that it was
+                event = Fetch("tftp", path, FetchState.FAILED, why=why, **common)
             case Ignored(reason):
                 event = Fetch("tftp", path, FetchState.REFUSED, why=cut(reason))
         self._fetch(report.peer, event)

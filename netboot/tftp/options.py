@@ -36,6 +36,8 @@ class Terms:
     window_blocks: int = 1
     timeout_s: int | None = None
     """Fixed time to a retransmission, when the client set it."""
+    rollover: int | None = None
+    """The number after 65535, 0 or 1, when the client named it. No RFC: tftpd-hpa's option, and its clients'."""
     accepted: Mapping[str, str] = field(default_factory=dict)
     """For the option acknowledgement; empty: none is sent."""
 
@@ -60,7 +62,10 @@ def negotiate(options: Mapping[str, str], size: int, limits: Limits) -> Terms:
     if asked in _WINDOW_BLOCKS:
         window_blocks = min(asked, limits.window_blocks, max(1, limits.window_bytes // block_bytes))
         accepted["windowsize"] = str(window_blocks)
-    return Terms(block_bytes, window_blocks, timeout_s, accepted)
+    rollover = _number(options.get("rollover"))
+    if rollover in (0, 1):
+        accepted["rollover"] = str(rollover)
+    return Terms(block_bytes, window_blocks, timeout_s, rollover if rollover in (0, 1) else None, accepted)
 
 
 def _number(value: str | None) -> int:

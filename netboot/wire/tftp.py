@@ -1,8 +1,7 @@
 """TFTP packets as values: bytes in, a packet out, and back (RFC 1350, RFC 2347). Pure.
 
-The codec of requests and option acknowledgements is tftpy's; its decoder lets struct.error, UnicodeDecodeError and
-assertions out, so whatever it raises becomes WireError here. DATA, ACK and ERROR are four bytes of header each and are
-packed with struct: they are the packets that come by the thousand.
+By hand: tftpy's decoder lets struct.error, UnicodeDecodeError and assertions out, and takes ten times as long over the
+junk of a flood.
 """
 
 import struct
@@ -10,14 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from tftpy.TftpPacketTypes import TftpPacketInitial, TftpPacketOACK, TftpPacketRRQ, TftpPacketWRQ
-from tftpy.TftpShared import TftpException
-
 from netboot.errors import WireError
 
 MAX_REQUEST_BYTES = 512
 """RFC 2347, section 3: the longest request."""
 _HEADER = struct.Struct("!HH")
+DATA_HEADER_BYTES = _HEADER.size
 
 
 class Opcode(IntEnum):
@@ -113,31 +110,44 @@ def parse_tftp(data: bytes) -> TftpPacket:
         case Opcode.ERROR:
             return Error(number, data[4:].split(b"\0", 1)[0].decode("ascii", "backslashreplace"))
         case Opcode.OACK:
-            return OptionAck(_decode(TftpPacketOACK(), data).options)
+            return OptionAck(_options(_strings(data)))
     raise WireError(f"TFTP opcode {opcode} does not exist")
 
 
 def _parse_request(data: bytes, opcode: int) -> ReadRequest | WriteRequest:
     if len(data) > MAX_REQUEST_BYTES:
         raise WireError(f"TFTP request of {len(data)} bytes: the longest is {MAX_REQUEST_BYTES}")
-    if data[-1]:
-        raise WireError("TFTP request that ends inside a string")
-    # A request may be padded with NUL bytes after its last string; tftpy refuses that, so the padding goes first.
-    data = data.rstrip(b"\0") + b"\0"
-    packet = _decode(TftpPacketRRQ() if opcode == Opcode.RRQ else TftpPacketWRQ(), data)
-    if not packet.filename:
+    # A request may be padded with NUL bytes after its last string.
+    path, mode, *rest = _strings(data.rstrip(b"\0") + b"\0" if data[-1] == 0 else data)
+    if not path:
         raise WireError("TFTP request without a file name")
-    options = {name.lower(): value for name, value in packet.options.items()}
     kind = ReadRequest if opcode == Opcode.RRQ else WriteRequest
-    return kind(packet.filename, packet.mode, options)
+    return kind(path, mode.lower(), _options(rest))
 
 
-def _decode(packet: TftpPacketInitial | TftpPacketOACK, data: bytes) -> TftpPacketInitial | TftpPacketOACK:
-    packet.buffer = data
+def _strings(data: bytes) -> list[str]:
+    """The strings after the opcode, each ended by NUL; at least two."""
+    *strings, after = data[2:].split(b"\0")
+    if after:
+        raise WireError("TFTP packet that ends inside a string")
+    if len(strings) < 2:
+        raise WireError("TFTP packet without a file name and a mode, or an option and its value")
     try:
-        return packet.decode()
-    except (TftpException, struct.error, UnicodeDecodeError, AssertionError, ValueError, IndexError) as error:
-        raise WireError(f"TFTP packet: {error}") from None
+        return [text.decode("ascii") for text in strings]
+    except UnicodeDecodeError:
+        raise WireError("TFTP packet with text that is not ASCII") from None
+
+
+def _options(strings: list[str]) -> dict[str, str]:
+    """Names in lower case; of an option that comes twice the first counts."""
+    if len(strings) % 2:
+        raise WireError("TFTP option without a value")
+    options: dict[str, str] = {}
+    for name, value in zip(strings[::2], strings[1::2], strict=True):
+        if not name:
+            raise WireError("TFTP option without a name")
+        options.setdefault(name.lower(), value)
+    return options
 
 
 def build_data(block: int, payload: bytes | memoryview) -> bytes:
@@ -157,7 +167,5 @@ def build_error(code: ErrorCode, message: str) -> bytes:
 
 def build_option_ack(options: Mapping[str, str]) -> bytes:
     """OACK."""
-    packet = TftpPacketOACK()
-    packet.options = dict(options)
-    built: bytes = packet.encode().buffer
-    return built
+    words = [word for option in options.items() for word in option]
+    return Opcode.OACK.to_bytes(2, "big") + b"".join(word.encode("ascii") + b"\0" for word in words)

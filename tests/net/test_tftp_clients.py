@@ -294,8 +294,8 @@ def test_junk_is_counted_and_a_clean_transfer_goes_on(lan: Lan, server: Running,
                 server.counters()
     lan.hosts[1].run(*by_atftp("f100000", tmp_path / "f", "windowsize 16"))
     assert digest(tmp_path / "f") == digest(files / "f100000")
-    counters = server.counters()
-    assert counters["received"] >= 2001
+    while (counters := server.counters())["received"] < 2001:  # the process tells them now and then
+        pass
     assert counters["junk"] > 500
     assert not [cause for cause in counters["failed"] if not cause.startswith(("send:", "receive:"))]
 

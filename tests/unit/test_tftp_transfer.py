@@ -4,19 +4,30 @@ import itertools
 
 import pytest
 
-from netboot.services.tftp import BytesContent
 from netboot.tftp.options import Limits, Terms, negotiate
 from netboot.tftp.retransmission import INITIAL_S, MAX_S, MIN_S, RetransmissionTimer
 from netboot.tftp.transfer import (
     MAX_SENDS,
     MAX_SENDS_UNCONFIRMED,
-    MAX_STRANGERS_ANSWERED,
     ReadTransfer,
+    TransferDeclined,
     TransferFailed,
     TransferFinished,
 )
 from netboot.wire.tftp import Data, Error, OptionAck, TftpPacket, build_ack, build_data, build_error, parse_tftp
 from netboot.wire.tftp import ErrorCode as Code
+
+
+class BytesContent:
+    """A file in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size = len(data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._data[offset : offset + length]
+
 
 PEER = ("10.77.0.50", 2070)
 STRANGER = ("10.77.0.66", 2070)
@@ -26,7 +37,7 @@ def a_transfer(
     size: int = 2000, window: int = 1, block: int = 512, accepted: dict[str, str] | None = None
 ) -> ReadTransfer:
     content = BytesContent(bytes(i % 251 for i in range(size)))
-    return ReadTransfer(PEER, content, Terms(block, window, None, accepted or {}), now=0.0)
+    return ReadTransfer(PEER, content, Terms(block, window, accepted=accepted or {}), now=0.0)
 
 
 def sent(transfer: ReadTransfer, now: float = 0.0) -> list[TftpPacket]:
@@ -94,7 +105,7 @@ def test_a_client_that_ends_after_the_option_acknowledgement_is_a_reason() -> No
     transfer = a_transfer(accepted={"tsize": "2000"})
     sent(transfer)
     transfer.receive_datagram(build_error(Code.NOT_DEFINED, "TFTP Aborted"), PEER, 0.1)
-    assert transfer.events() == [TransferFailed("the client ended it: error 0 'TFTP Aborted'", 0)]
+    assert transfer.events() == [TransferDeclined(2000, "TFTP Aborted")]
     assert sent(transfer) == []
 
 
@@ -212,32 +223,117 @@ def test_an_old_ack_changes_nothing() -> None:
     assert acknowledge(transfer, 8, 0.06) == [9, 10, 11, 12]
 
 
-def test_a_stranger_gets_error_5_and_the_transfer_goes_on() -> None:
+@pytest.mark.parametrize("data", [build_ack(1), build_error(Code.NOT_DEFINED, "stop")])
+def test_what_another_address_sends_changes_nothing(data: bytes) -> None:
     transfer = a_transfer()
     blocks(transfer)
-    transfer.receive_datagram(build_ack(1), STRANGER, 0.1)
-    (outgoing,) = transfer.datagrams_to_send(0.1)
-    assert outgoing[1] == STRANGER
-    answer = parse_tftp(outgoing[0])
-    assert isinstance(answer, Error)
-    assert answer.code == 5
+    transfer.receive_datagram(data, STRANGER, 0.1)
+    assert transfer.datagrams_to_send(0.1) == []
+    assert not transfer.is_over
     assert acknowledge(transfer, 1, 0.2) == [2]
 
 
-def test_a_strangers_error_is_neither_obeyed_nor_answered() -> None:
+def test_a_client_whose_port_is_closed_ends_the_transfer_at_once() -> None:
     transfer = a_transfer()
     blocks(transfer)
-    transfer.receive_datagram(build_error(Code.NOT_DEFINED, "stop"), STRANGER, 0.1)
-    assert transfer.datagrams_to_send(0.1) == []
-    assert not transfer.is_over
+    transfer.receive_refusal()
+    assert transfer.events() == [TransferFailed("the client closed its port", 0)]
+    assert transfer.next_timeout() is None
 
 
-def test_a_flood_of_strangers_is_not_answered_for_ever() -> None:
-    transfer = a_transfer()
+def fetch_fast(transfer: ReadTransfer, window: int) -> tuple[bytes, int]:
+    """Take the whole file as the shell serves it: the expected ACK first. Also how often that was enough."""
+    got, now, fast = b"", 0.0, 0
+    bursts = transfer.bursts_to_send(now)
+    while not transfer.is_over:
+        now += 0.001
+        data = b"".join(bursts)
+        packets = [data[at : at + transfer.packet_bytes] for at in range(0, len(data), transfer.packet_bytes)]
+        assert 0 < len(packets) <= window
+        got += b"".join(packet[4:] for packet in packets)
+        ack = b"\0\4" + packets[-1][2:4]
+        burst = transfer.receive_expected(ack, now)
+        fast += burst is not None
+        if burst is not None:
+            bursts = [burst]
+        else:
+            transfer.receive_datagram(ack, PEER, now)
+            bursts = transfer.bursts_to_send(now)
+    return got, fast
+
+
+@pytest.mark.parametrize("window", [1, 4, 5, 16, 64])
+@pytest.mark.parametrize("size", [0, 511, 512, 40_000, 8 * 65536 * 2 + 5])
+def test_the_fast_path_sends_the_same_file(size: int, window: int) -> None:
+    block = 8 if size > 100_000 else 512
+    transfer = a_transfer(size, window, block)
+    got, fast = fetch_fast(transfer, window)
+    assert got == bytes(i % 251 for i in range(size))
+    assert transfer.events() == [TransferFinished(size, 0)]
+    if size > 100_000 and window <= 16:
+        assert fast > 0.7 * (size / block / window)
+
+
+def test_the_fast_path_leaves_every_other_packet_to_the_whole_protocol() -> None:
+    transfer = a_transfer(512 * 100, window=4)
+    transfer.bursts_to_send(0.0)
+    for data in (b"", build_ack(3), build_ack(5), build_ack(4) + b"x", build_error(Code.NOT_DEFINED, "stop")):
+        assert transfer.receive_expected(data, 0.1) is None
+    assert transfer.receive_expected(build_ack(4), 0.1) is not None
+    assert transfer.receive_expected(build_ack(4), 0.1) is None, "a duplicate"
+    assert transfer.blocks_acknowledged == 4
+
+
+def test_an_echo_after_a_resend_does_not_take_the_fast_path() -> None:
+    transfer = a_transfer(512 * 100, window=4)
     blocks(transfer)
-    for _ in range(MAX_STRANGERS_ANSWERED + 50):
-        transfer.receive_datagram(build_ack(1), STRANGER, 0.1)
-    assert len(transfer.datagrams_to_send(0.1)) == MAX_STRANGERS_ANSWERED
+    deadline = transfer.next_timeout()
+    assert deadline is not None
+    transfer.handle_timeout(deadline)
+    assert blocks(transfer, deadline) == [1, 2, 3, 4]
+    assert transfer.receive_expected(build_ack(4), deadline + 0.1) is None
+
+
+def roll(transfer: ReadTransfer, after_65535: list[int]) -> bool:
+    """A client of one block a window whose numbers after 65535 are these, again and again; is the file whole?"""
+    received, now, expected = b"", 0.0, 1
+    while not transfer.is_over:
+        outgoing = transfer.datagrams_to_send(now)
+        now += 0.001
+        took = False
+        for data, _ in outgoing:
+            packet = parse_tftp(data)
+            assert isinstance(packet, Data)
+            if packet.block == expected:
+                received += packet.payload
+                took = True
+                expected = after_65535[0] if expected == 65535 else expected + 1
+                transfer.receive_datagram(build_ack(packet.block), PEER, now)
+        if not took:
+            deadline = transfer.next_timeout()
+            if deadline is None:
+                break
+            now = deadline
+            transfer.handle_timeout(now)
+    return received == bytes(i % 251 for i in range(len(received))) and isinstance(
+        transfer.events()[0], TransferFinished
+    )
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_client_that_goes_on_with_0_or_with_1_after_65535_gets_the_file_without_asking(after: int) -> None:
+    assert roll(a_transfer(8 * 65537 * 2 + 3, block=8), [after])
+
+
+@pytest.mark.parametrize("after", ["0", "1"])
+def test_a_client_that_names_its_rollover_gets_it_without_delay(after: str) -> None:
+    size = 8 * 65537 * 2 + 3
+    terms = negotiate({"rollover": after, "blksize": "8"}, size, Limits())
+    transfer = ReadTransfer(PEER, BytesContent(bytes(i % 251 for i in range(size))), terms, 0.0)
+    assert sent(transfer) == [OptionAck({"blksize": "8", "rollover": after})]
+    transfer.receive_datagram(build_ack(0), PEER, 0.0)
+    assert roll(transfer, [int(after)])
+    assert transfer.blocks_acknowledged == size // 8 + 1
 
 
 @pytest.mark.parametrize(
@@ -306,12 +402,14 @@ def test_a_file_that_shrinks_under_way_ends_with_an_error_to_the_client() -> Non
         def read(self, offset: int, length: int) -> bytes:
             return b"" if offset else super().read(offset, length)
 
-    transfer = ReadTransfer(PEER, Shrunk(bytes(2000)), Terms(), 0.0)
+    transfer = ReadTransfer(PEER, Shrunk(bytes(512 * 200)), Terms(), 0.0)
     blocks(transfer)
-    transfer.receive_datagram(build_ack(1), PEER, 0.1)
+    for block in range(1, 64):
+        assert acknowledge(transfer, block, 0.1) == [block + 1]
+    transfer.receive_datagram(build_ack(64), PEER, 0.1)
     (answer,) = sent(transfer, 0.1)
     assert answer == Error(0, "the file became shorter while it was sent")
-    assert transfer.events() == [TransferFailed("the file became shorter while it was sent", 512)]
+    assert transfer.events() == [TransferFailed("the file became shorter while it was sent", 512 * 64)]
 
 
 def test_a_disk_that_fails_ends_with_an_error_to_the_client() -> None:

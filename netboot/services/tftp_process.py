@@ -1,0 +1,517 @@
+"""The process that serves TFTP: `python -m netboot.services.tftp_process CONTROL REQUESTS OPTIONS`.
+
+One loop over epoll, without asyncio: a Python callback a packet costs more than the packet. Each transfer has a socket
+that is connected to its client, on one of a few ports; what anybody else sends to such a port comes to the lobby, the
+unconnected socket of the same port. Files come from the appliance as descriptors: this process opens none. It ends when
+its appliance's end of the control socket closes.
+"""
+
+import contextlib
+import errno
+import heapq
+import itertools
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections import Counter, deque
+
+from netboot.errors import WireError
+from netboot.model import Ignored
+from netboot.services.tftp_messages import Message, ProcessOptions, receive_message, send_message
+from netboot.tftp.blocks import BlockCache, PreparedBlocks
+from netboot.tftp.options import Limits, negotiate
+from netboot.tftp.reception import Address, Reception, Replaces
+from netboot.tftp.transfer import ReadTransfer, TransferEvent
+from netboot.wire.tftp import ErrorCode, ReadRequest, build_error
+
+_UDP_SEGMENT = 103
+_SO_RCVBUFFORCE = 33
+_REQUEST_BUFFER_BYTES = 4 << 20
+_SEND_BUFFER_BYTES = 1 << 20
+_MAX_DATAGRAM_BYTES = 2048
+_MAX_REQUESTS_PER_TURN = 64
+_LOBBY_PORTS = 16
+_MAX_WAITING_MESSAGES = 4096
+_COUNTERS_EVERY_S = 0.05
+_OPEN_WITHIN_S = 30.0
+SPIN_S = 60e-6
+"""So long an answer is polled for instead of slept for: to be woken costs more than that on a virtual machine."""
+SPIN_ROUND_TRIP_S = 200e-6
+"""Only where answers come that fast,"""
+SPIN_TRANSFERS = 2
+"""and while so few transfers run: more keep the loop awake by themselves."""
+_MIN_SEGMENT_BYTES = 256
+"""The kernel cuts whatever is longer than a segment: an option acknowledgement or an error must not be."""
+_GSO_REFUSED = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP}
+
+
+class _FileContent:
+    """A file by its descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        status = os.fstat(descriptor)
+        self.size = status.st_size
+        self.identity = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self._descriptor, length, offset)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class _Transfer:
+    """One transfer's socket and file; before its file is open, only its request."""
+
+    def __init__(self, number: int, peer: Address, request: ReadRequest, now: float) -> None:
+        self.number = number
+        self.peer = peer
+        self.request = request
+        self.asked_s = now
+        self.armed_s = float("inf")
+        """When its earliest entry among the timers is due."""
+        self.core: ReadTransfer | None = None
+        self.content: _FileContent | None = None
+        self.sock: socket.socket | None = None
+        self.is_segmented = False
+        self.waits_for_room = False
+        self.waiting: deque[bytes | memoryview] = deque()
+        """Bursts that the socket had no room for: at most a window."""
+
+    @property
+    def is_confirmed(self) -> bool:
+        return self.core is not None and self.core.is_confirmed
+
+
+class TftpLoop:
+    """Serves until the control socket ends."""
+
+    def __init__(self, control: socket.socket, requests: socket.socket, options: ProcessOptions) -> None:
+        self._control = control
+        self._requests = requests
+        self._options = options
+        self._limits = Limits(block_bytes=options.max_block_bytes)
+        self._reception = Reception(options.max_transfers)
+        self._cache = BlockCache()
+        self._numbers = itertools.count(1)
+        self._transfers: dict[int, _Transfer] = {}
+        """By number: all that are open or wait for their file."""
+        self._sockets: dict[int, _Transfer] = {}
+        """By descriptor: those that send."""
+        self._timers: list[tuple[float, int, _Transfer]] = []
+        self._outgoing: deque[Message] = deque()
+        self._received = 0
+        self._junk = 0
+        self._ignored: Counter[str] = Counter()
+        self._failed: Counter[str] = Counter()
+        self._is_dirty = False
+        self._counted_s = 0.0
+        self._spin_until_s = 0.0
+        self._may_spin = len(os.sched_getaffinity(0)) > 1
+        self._epoll = select.epoll()
+        self._epoll.register(control.fileno(), select.EPOLLIN)
+        self._epoll.register(requests.fileno(), select.EPOLLIN)
+        self._lobbies = self._open_lobbies()
+        self._next_lobby = itertools.cycle(self._lobbies.values())
+
+    def run(self) -> None:
+        self._tell({"ready": True})
+        control, requests = self._control.fileno(), self._requests.fileno()
+        sockets, lobbies, poll, clock = self._sockets, self._lobbies, self._epoll.poll, time.monotonic
+        while True:
+            now = clock()
+            spins = now < self._spin_until_s
+            happened = poll(0 if spins else self._wait_s(now))
+            if spins and not happened:
+                os.sched_yield()
+            now = clock()
+            for descriptor, what in happened:
+                transfer = sockets.get(descriptor)
+                if transfer is not None:
+                    try:
+                        self._serve(transfer, what, now)
+                    except Exception:  # one transfer's failure never ends its service
+                        self._break_off(transfer, now)
+                elif descriptor == requests:
+                    self._take_requests(now)
+                elif descriptor == control:
+                    if what & select.EPOLLOUT:
+                        self._flush()
+                    if what & ~select.EPOLLOUT and not self._take_orders(now):
+                        return
+                elif descriptor in lobbies:
+                    self._take_stray(lobbies[descriptor], now)
+            if self._timers and self._timers[0][0] <= now:
+                self._fire_timers(now)
+            if self._is_dirty and now - self._counted_s >= _COUNTERS_EVERY_S:
+                self._tell_counters(now)
+
+    def close(self) -> None:
+        """Tell the clients, and end."""
+        for transfer in list(self._transfers.values()):
+            if transfer.core is not None:
+                transfer.core.abort("the appliance is shutting down")
+                self._advance(transfer, time.monotonic())
+
+    def _wait_s(self, now: float) -> float:
+        wait = self._timers[0][0] - now if self._timers else -1.0
+        if self._is_dirty:
+            wait = _COUNTERS_EVERY_S if wait < 0 and not self._timers else min(wait, _COUNTERS_EVERY_S)
+        return max(wait, 0.0) if self._timers or self._is_dirty else -1.0
+
+    # Sockets
+
+    def _open_lobbies(self) -> dict[int, socket.socket]:
+        lobbies = {}
+        for _ in range(_LOBBY_PORTS):
+            lobby = self._bind(0)
+            lobbies[lobby.fileno()] = lobby
+            self._epoll.register(lobby.fileno(), select.EPOLLIN)
+        return lobbies
+
+    def _bind(self, port: int) -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            if port:  # joins a lobby, which let others join only after it had its port for itself
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._options.interface.encode() + b"\0")
+            sock.bind((self._options.address, port))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def _connect(self, transfer: _Transfer, packet_bytes: int) -> socket.socket:
+        sock = self._bind(next(self._next_lobby).getsockname()[1])
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+            sock.connect(transfer.peer)
+            with contextlib.suppress(BlockingIOError):  # what came before it was connected may be anybody's
+                while True:
+                    sock.recv(1)
+            if packet_bytes >= _MIN_SEGMENT_BYTES:
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, packet_bytes)
+                    transfer.is_segmented = True
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    # Requests
+
+    def _take_requests(self, now: float) -> None:
+        for _ in range(_MAX_REQUESTS_PER_TURN):
+            try:
+                data, source = self._requests.recvfrom(_MAX_DATAGRAM_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._fail(f"receive: {error.strerror}")
+                return
+            self._received += 1
+            self._is_dirty = True
+            peer = (source[0], source[1])
+            try:
+                verdict = self._reception.receive_request(data, peer, now)
+            except WireError:
+                self._junk += 1
+                continue
+            if isinstance(verdict, bytes):
+                self._refuse(peer, verdict)
+                self._ignore("write request" if data[1] == 2 else "no request")
+            elif isinstance(verdict, Ignored):
+                self._ignore(verdict.reason)
+            elif peer[1]:
+                self._ask(verdict, peer, now)
+
+    def _ask(self, verdict: ReadRequest | Replaces, peer: Address, now: float) -> None:
+        """Have the appliance open the file."""
+        request = verdict.request if isinstance(verdict, Replaces) else verdict
+        if isinstance(verdict, Replaces):
+            for old in [transfer for transfer in self._transfers.values() if transfer.peer == peer]:
+                self._end(old, now, "TransferFailed", "the client asked anew")
+        transfer = _Transfer(next(self._numbers), peer, request, now)
+        if not self._tell({"open": transfer.number, "peer": peer[0], "path": request.path, "mode": request.mode}):
+            self._ignore("the appliance is busy")
+            return
+        self._transfers[transfer.number] = transfer
+        self._reception.started(peer, request, transfer)
+        self._arm(transfer, now + _OPEN_WITHIN_S)
+
+    def _take_stray(self, lobby: socket.socket, now: float) -> None:
+        try:
+            data, source = lobby.recvfrom(_MAX_DATAGRAM_BYTES)
+        except OSError:
+            return
+        verdict = self._reception.receive_stray(data, (source[0], source[1]), now)
+        if isinstance(verdict, Ignored):
+            self._ignore(verdict.reason)
+        else:
+            self._ignore("from another address")
+            with contextlib.suppress(OSError):
+                lobby.sendto(verdict, source)
+
+    def _refuse(self, peer: Address, answer: bytes) -> None:
+        try:
+            self._requests.sendto(answer, peer)
+        except OSError as error:
+            self._fail(f"send: {error.strerror}")
+
+    # The appliance
+
+    def _take_orders(self, now: float) -> bool:
+        """False when the appliance has ended."""
+        while True:
+            try:
+                received = receive_message(self._control)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            if received is None:
+                return False
+            message, descriptors = received
+            transfer = self._transfers.get(message["number"])
+            if transfer is None or transfer.core is not None:
+                for descriptor in descriptors:
+                    os.close(descriptor)
+            elif descriptors:
+                self._start(transfer, descriptors[0], now, shared=message["shared"])
+            else:
+                self._refuse(transfer.peer, build_error(ErrorCode(message["code"]), message["text"]))
+                self._drop(transfer)
+
+    def _start(self, transfer: _Transfer, descriptor: int, now: float, *, shared: bool) -> None:
+        content = _FileContent(descriptor)
+        terms = negotiate(transfer.request.options, content.size, self._limits)
+        identity = content.identity if shared else None
+        blocks = PreparedBlocks(content, terms.block_bytes, self._cache, identity)
+        transfer.content = content
+        transfer.core = ReadTransfer(transfer.peer, content, terms, now, blocks)
+        try:
+            transfer.sock = self._connect(transfer, blocks.packet_bytes)
+        except OSError as error:
+            self._fail(f"socket: {error.strerror}")
+            self._end(transfer, now, "TransferFailed", f"no socket for it: {error.strerror}")
+            return
+        self._sockets[transfer.sock.fileno()] = transfer
+        self._epoll.register(transfer.sock.fileno(), select.EPOLLIN)
+        self._tell({"started": transfer.number, "size": content.size})
+        self._advance(transfer, now)
+
+    def _tell(self, message: Message) -> bool:
+        if len(self._outgoing) >= _MAX_WAITING_MESSAGES:
+            return False
+        self._outgoing.append(message)
+        if len(self._outgoing) == 1:
+            self._flush()
+        return True
+
+    def _flush(self) -> None:
+        try:
+            while self._outgoing:
+                send_message(self._control, self._outgoing[0])
+                self._outgoing.popleft()
+        except BlockingIOError:
+            self._epoll.modify(self._control.fileno(), select.EPOLLIN | select.EPOLLOUT)
+            return
+        except OSError:
+            self._outgoing.clear()  # the appliance ended: the control socket tells in this turn or the next
+        self._epoll.modify(self._control.fileno(), select.EPOLLIN)
+
+    def _tell_counters(self, now: float) -> None:
+        self._tell({
+            "received": self._received, "junk": self._junk,
+            "ignored": dict(self._ignored), "failed": dict(self._failed),
+        })  # fmt: skip
+        self._received = self._junk = 0
+        self._ignored.clear()
+        self._failed.clear()
+        self._is_dirty = False
+        self._counted_s = now
+
+    def _ignore(self, reason: str, count: int = 1) -> None:
+        self._ignored[reason] += count
+        self._is_dirty = True
+
+    def _fail(self, cause: str) -> None:
+        self._failed[cause] += 1
+        self._is_dirty = True
+
+    # Transfers
+
+    def _serve(self, transfer: _Transfer, what: int, now: float) -> None:
+        core, sock = transfer.core, transfer.sock
+        assert core is not None and sock is not None
+        if transfer.waiting and what & select.EPOLLOUT:
+            self._send(transfer)
+        if not what & ~select.EPOLLOUT:
+            return
+        try:
+            data = sock.recv(_MAX_DATAGRAM_BYTES)
+        except BlockingIOError:
+            return
+        except ConnectionRefusedError:
+            core.receive_refusal()
+            self._advance(transfer, now)
+            return
+        except OSError as error:
+            self._fail(f"receive: {error.strerror}")
+            return
+        burst = None if transfer.waiting or not transfer.is_segmented else core.receive_expected(data, now)
+        if burst is None:
+            core.receive_datagram(data, transfer.peer, now)
+            self._advance(transfer, now)
+            return
+        try:
+            sock.send(burst)
+        except OSError:
+            transfer.waiting.append(burst)
+            self._send(transfer)
+        self._spin(core, now)
+
+    def _spin(self, core: ReadTransfer, now: float) -> None:
+        round_trip_s = core.round_trip_s
+        if (
+            len(self._sockets) <= SPIN_TRANSFERS
+            and self._may_spin
+            and round_trip_s is not None
+            and round_trip_s < SPIN_ROUND_TRIP_S
+        ):
+            self._spin_until_s = now + SPIN_S + round_trip_s
+
+    def _advance(self, transfer: _Transfer, now: float) -> None:
+        core = transfer.core
+        assert core is not None
+        if bursts := core.bursts_to_send(now):
+            transfer.waiting = deque(bursts)  # a newer window replaces what an older one still had to send
+            if not transfer.is_segmented:
+                self._cut(transfer)
+            self._send(transfer)
+            self._spin(core, now)
+        for event in core.events():
+            self._finish(transfer, event, now)
+            return
+        deadline_s = core.next_timeout()
+        if deadline_s is not None and deadline_s < transfer.armed_s:
+            self._arm(transfer, deadline_s)
+
+    def _send(self, transfer: _Transfer) -> None:
+        sock, core, waiting = transfer.sock, transfer.core, transfer.waiting
+        assert sock is not None and core is not None
+        had_to_wait = False
+        while waiting:
+            try:
+                sock.send(waiting[0])
+            except BlockingIOError:
+                had_to_wait = True
+                break
+            except ConnectionRefusedError:
+                core.receive_refusal()  # told by the next timer or packet, at the latest
+            except OSError as error:
+                if transfer.is_segmented and error.errno in _GSO_REFUSED:
+                    self._stop_segmenting(transfer)
+                    continue
+                # unreachable for now: as good as lost on the way, the core sends it again or gives up
+            waiting.popleft()
+        if had_to_wait != transfer.waits_for_room:
+            transfer.waits_for_room = had_to_wait
+            self._epoll.modify(sock.fileno(), select.EPOLLIN | (select.EPOLLOUT if had_to_wait else 0))
+
+    def _stop_segmenting(self, transfer: _Transfer) -> None:
+        """The kernel does not cut bursts for this client's way (no checksum offload, a small MTU): one by one then."""
+        assert transfer.sock is not None and transfer.core is not None
+        transfer.is_segmented = False
+        with contextlib.suppress(OSError):
+            transfer.sock.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, 0)
+        self._cut(transfer)
+
+    def _cut(self, transfer: _Transfer) -> None:
+        assert transfer.core is not None
+        transfer.waiting = deque(packet for burst in transfer.waiting for packet in transfer.core.cut(burst))
+
+    def _arm(self, transfer: _Transfer, deadline_s: float) -> None:
+        transfer.armed_s = deadline_s
+        heapq.heappush(self._timers, (deadline_s, transfer.number, transfer))
+
+    def _fire_timers(self, now: float) -> None:
+        """Timers are not moved later at every packet: they fire early, find that nothing is due, and are set again."""
+        while self._timers and self._timers[0][0] <= now:
+            due_s, number, transfer = heapq.heappop(self._timers)
+            if number not in self._transfers or due_s > transfer.armed_s:
+                continue
+            transfer.armed_s = float("inf")
+            if transfer.core is None:
+                self._refuse(transfer.peer, build_error(ErrorCode.NOT_DEFINED, "the appliance is busy"))
+                self._end(transfer, now, "TransferFailed", "the appliance did not open the file in time")
+                continue
+            try:
+                transfer.core.handle_timeout(now)
+                self._advance(transfer, now)
+            except Exception:
+                self._break_off(transfer, now)
+
+    def _break_off(self, transfer: _Transfer, now: float) -> None:
+        traceback.print_exc()
+        self._fail("transfer")
+        self._refuse(transfer.peer, build_error(ErrorCode.NOT_DEFINED, "the appliance failed: its log says why"))
+        self._end(transfer, now, "TransferFailed", "the appliance failed")
+
+    def _finish(self, transfer: _Transfer, event: TransferEvent, now: float) -> None:
+        core = transfer.core
+        assert core is not None
+        for reason, count in core.ignored.items():
+            self._ignore(reason, count)
+        fields = {name: getattr(event, name) for name in event.__slots__}
+        self._end(transfer, now, type(event).__name__, **fields)
+
+    def _end(self, transfer: _Transfer, now: float, outcome: str, reason: str = "", **fields: object) -> None:
+        core = transfer.core
+        if outcome == "TransferFailed":
+            fields = {"bytes_acknowledged": 0, **fields, "reason": reason}
+        self._tell({
+            "ended": transfer.number, "outcome": outcome, "fields": fields, "seconds": now - transfer.asked_s,
+            "block_bytes": core.block_bytes if core else 0, "blocks": core.blocks_acknowledged if core else 0,
+        })  # fmt: skip
+        self._drop(transfer)
+
+    def _drop(self, transfer: _Transfer) -> None:
+        self._transfers.pop(transfer.number, None)
+        self._reception.ended(transfer.peer)
+        if transfer.sock is not None:
+            self._sockets.pop(transfer.sock.fileno(), None)
+            transfer.sock.close()
+        if transfer.content is not None:
+            transfer.content.close()
+
+
+def main() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):  # the appliance's to handle: we end with it, and tell the clients
+        signal.signal(number, signal.SIG_IGN)
+    control = socket.socket(fileno=int(sys.argv[1]))
+    requests = socket.socket(fileno=int(sys.argv[2]))
+    control.setblocking(False)
+    requests.setblocking(False)
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)  # a transfer needs two
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+    with contextlib.suppress(OSError):
+        requests.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _REQUEST_BUFFER_BYTES)
+    loop = TftpLoop(control, requests, ProcessOptions(**json.loads(sys.argv[3])))
+    try:
+        loop.run()
+    finally:
+        loop.close()
+
+
+if __name__ == "__main__":
+    main()
