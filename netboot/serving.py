@@ -147,13 +147,13 @@ class ServedInterfaces:
         return DhcpService(
             interface,
             responder,
+            ports,
             clock=leases.clock,
             leases=leases.table,
             journal=leases.journal,
             counters=self._counters,
             on_exchange=exchanged,
             on_junk=self._appliance.boot_log.junk,
-            ports=ports,
         )
 
     def _note_other(self, interface: Interface, other: OtherServer, follows: str) -> None:

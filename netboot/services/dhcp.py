@@ -16,8 +16,7 @@ import structlog
 
 from netboot.dhcp.backlog import Backlog
 from netboot.dhcp.leases import LeaseChange, LeaseTable
-from netboot.dhcp.proxy import DhcpProxy
-from netboot.dhcp.reply import SERVER_PORT, Arrival, ProbeFirst, Reply
+from netboot.dhcp.reply import Arrival, ProbeFirst, Reply
 from netboot.errors import WireError
 from netboot.model import BootFile, Ignored
 from netboot.persistence.lease_journal import LeaseJournal
@@ -28,7 +27,6 @@ from netboot.services.lease_clock import LeaseClock
 from netboot.services.probes import AHEAD_S, MOST_AT_ONCE, WAITING_S, AddressProbes
 from netboot.wire.dhcp import DhcpPacket, parse_dhcp
 from netboot.wire.dhcp_options import MessageType
-from netboot.wire.pxe import PXE_PORT
 
 _MAX_READ_PER_WAKE = 1024
 _MAX_PER_WAKE = 64
@@ -50,7 +48,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Responder(Protocol):
-    """DhcpServer or DhcpProxy."""
+    """DhcpServer, DhcpProxy, or the one that is either."""
 
     def respond(self, request: DhcpPacket, arrival: Arrival) -> Reply | Ignored | ProbeFirst: ...
 
@@ -100,6 +98,7 @@ class DhcpService:
         self,
         interface: Interface,
         responder: Responder,
+        ports: tuple[int, ...],
         *,
         clock: Callable[[], float] | None = None,
         leases: LeaseTable | None = None,
@@ -107,9 +106,13 @@ class DhcpService:
         counters: PacketCounters | None = None,
         on_exchange: OnExchange | None = None,
         on_junk: OnJunk | None = None,
-        ports: tuple[int, ...] | None = None,
     ) -> None:
-        """`ports`: those that the responder answers on, when it is neither DhcpServer nor DhcpProxy."""
+        """`ports`: 67, and 4011 for a proxy.
+
+        `clock` gives the seconds that leases are counted in (default: a LeaseClock that begins now). `leases`: the
+        table that the responder writes to, whose changes `journal` brings to the disk; several interfaces may share
+        both. Without them leases last as long as the process.
+        """
         self._interface = interface
         self._responder = responder
         self._clock = clock or LeaseClock()
@@ -118,8 +121,6 @@ class DhcpService:
         self.counters = counters or PacketCounters()
         self._on_exchange = on_exchange
         self._on_junk = on_junk
-        if ports is None:
-            ports = (SERVER_PORT, PXE_PORT) if isinstance(responder, DhcpProxy) else (SERVER_PORT,)
         self._sockets = DhcpSockets(interface, ports)
         self._probing = responder if isinstance(responder, ProbingResponder) else None
         self._probes = AddressProbes(interface) if self._probing else None
@@ -371,38 +372,3 @@ class DhcpService:
 def _grants(request: DhcpPacket, reply: Reply) -> bool:
     """Whether an answer may not leave before everything earlier is on the disk."""
     return request.message_type is MessageType.REQUEST and reply.packet.message_type is MessageType.ACK
-
-
-async def serve_dhcp(
-    interface: Interface,
-    responder: Responder,
-    *,
-    clock: Callable[[], float] | None = None,
-    leases: LeaseTable | None = None,
-    journal: LeaseJournal | None = None,
-    counters: PacketCounters | None = None,
-    on_exchange: OnExchange | None = None,
-    ready: asyncio.Event | None = None,
-) -> None:
-    """Serve until cancelled. ServiceError before `ready` is set when a port cannot be had.
-
-    `clock` gives the seconds that leases are counted in (default: a LeaseClock that begins now). `leases`: the table
-    that the responder writes to, whose changes `journal` brings to the disk; several interfaces may share both.
-    Without them leases last as long as the process.
-    """
-    service = DhcpService(
-        interface,
-        responder,
-        clock=clock,
-        leases=leases,
-        journal=journal,
-        counters=counters,
-        on_exchange=on_exchange,
-    )
-    service.open()
-    try:
-        if ready is not None:
-            ready.set()
-        await service.run()
-    finally:
-        service.close()

@@ -28,7 +28,7 @@ from netboot.dhcp.proxy import DhcpProxy
 from netboot.dhcp.server import DhcpServer
 from netboot.dhcp.subnets import Pool, ServerConfig, Subnet
 from netboot.model import BootClient, BootFile, Ignored
-from netboot.services.dhcp import serve_dhcp
+from netboot.services.dhcp import DhcpService
 from netboot.services.interface import find_interface
 from netboot.services.tftp import TransferReport, serve_tftp
 from netboot.tftp.transfer import TransferFinished
@@ -103,9 +103,11 @@ async def serve(options: argparse.Namespace) -> None:
         pool = Pool(interface.address + 99, interface.address + 149)
         config = ServerConfig(interface.address, Subnet(interface.network, (pool,)), probe=False)
         responder = DhcpServer(config, leases, choose)
+    dhcp = DhcpService(interface, responder, (67, 4011) if options.proxy else (67,))
+    dhcp.open()
     say(by="server", ready=True)
     async with asyncio.TaskGroup() as group:
-        group.create_task(serve_dhcp(interface, responder))
+        group.create_task(dhcp.run())
         group.create_task(serve_tftp(interface, tree.open_tftp, on_transfer=transferred))
 
 

@@ -18,7 +18,7 @@ from netboot.dhcp.subnets import Pool, ServerConfig, Subnet
 from netboot.errors import ServiceError
 from netboot.model import BootClient, BootFile, Firmware, Ignored
 from netboot.services.counters import PacketCounters
-from netboot.services.dhcp import serve_dhcp
+from netboot.services.dhcp import DhcpService
 from netboot.services.interface import Interface, find_interface
 from netboot.services.tftp import TransferReport, serve_tftp
 from netboot.wire.dhcp import DhcpPacket
@@ -60,6 +60,15 @@ def tell_start(peer: str, path: str, size: int) -> None:
     tell(started=path, size=size, peer=peer)
 
 
+async def serve_dhcp(service: DhcpService, ready: asyncio.Event) -> None:
+    service.open()
+    try:
+        ready.set()
+        await service.run()
+    finally:
+        service.close()
+
+
 async def run(options: argparse.Namespace, interface: Interface) -> None:
     counters = PacketCounters()
     ready = asyncio.Event()
@@ -87,7 +96,9 @@ async def run(options: argparse.Namespace, interface: Interface) -> None:
             first, last = (IPv4Address(text) for text in options.pool)
             subnet = Subnet(interface.network, (Pool(first, last),), options.lease)
             responder = DhcpServer(ServerConfig(interface.address, subnet, probe=False), LeaseTable(), choose)
-        service = serve_dhcp(interface, responder, counters=counters, on_exchange=tell_exchange, ready=ready)
+        ports = (67, 4011) if options.service == "proxy" else (67,)
+        dhcp = DhcpService(interface, responder, ports, counters=counters, on_exchange=tell_exchange)
+        service = serve_dhcp(dhcp, ready)
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(service)
         await ready.wait()
