@@ -1,0 +1,61 @@
+"""Figures of a bench: what was measured in each run, what the goal is, and one line that says whether it is reached."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One quantity, measured in one run."""
+
+    name: str
+    value: float
+    unit: str
+    """As it follows the number: "/s", " ms"."""
+    goal: float
+    is_least: bool
+    """Whether the goal is the least that is good, or the most."""
+    peer: str = ""
+    """Whose figure the goal comes from, and what that was; empty: the goal is a number of our own."""
+    digits: int = 0
+    """Behind the point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One quantity over all runs: medians, since other work on the machine makes single runs slow."""
+
+    name: str
+    value: str
+    goal: str
+    is_reached: bool
+
+    def __str__(self) -> str:
+        return f"{self.name:<38} {self.value:<32} {self.goal:<44} {'ok' if self.is_reached else 'short'}"
+
+
+def lines_of(figures: Iterable[Figure]) -> list[Line]:
+    """A line for each name, in the order in which the names came."""
+    by_name: dict[str, list[Figure]] = {}
+    for figure in figures:
+        by_name.setdefault(figure.name, []).append(figure)
+    return [_line(runs) for runs in by_name.values()]
+
+
+def _line(runs: Sequence[Figure]) -> Line:
+    one = runs[0]
+    values = [run.value for run in runs]
+    value, goal = median(values), median([run.goal for run in runs])
+
+    def text(number: float) -> str:
+        return f"{number:,.{one.digits}f}"
+
+    spread = f" ({text(min(values))} to {text(max(values))})" if len(runs) > 1 else ""
+    peer = sorted(runs, key=lambda run: run.goal)[len(runs) // 2].peer
+    return Line(
+        one.name,
+        text(value) + one.unit + spread,
+        f"{'at least' if one.is_least else 'at most'} {text(goal)}{one.unit}" + (f" ({peer})" if peer else ""),
+        value >= goal if one.is_least else value <= goal,
+    )
