@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from imager.image.ownership import handing_over
 from netboot.api.admin import ApplianceFacts, build_admin_app
 from netboot.api.agent import build_agent_app
 from netboot.api.leases import add_leases
@@ -52,7 +53,7 @@ async def serve(load: Callable[[], Loaded], say: Say) -> None:
     for warning in loaded.warnings:
         log.warning("settings", warning=warning)
     interfaces = ServedInterfaces([find_interface(name) for name in settings.interfaces])
-    with _only_one(settings):
+    with handing_over(settings.data), _only_one(settings):
         programs = make_boot_programs(settings, interfaces.interfaces)
         for_casts = [CastInterface(each.name, each.address, each.network) for each in interfaces.interfaces]
         appliance = build_appliance(settings, for_casts, gives=interfaces.gives)

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from imager.image.ownership import belong_to_parent
+
 LOCK_NAME = "lock"
 """In the directory of each writer."""
 
@@ -16,6 +18,7 @@ def locked(path: Path) -> Iterator[None]:
     """Hold the lock `path` against other writers, of this process and of others."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
+        belong_to_parent(path)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
@@ -25,6 +28,7 @@ def locked(path: Path) -> Iterator[None]:
 def lock_directory(directory: Path) -> int:
     """Show that `directory` has a living writer. The lock goes with the descriptor that is returned."""
     descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    belong_to_parent(directory / LOCK_NAME)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return descriptor
 

@@ -25,6 +25,7 @@ from imager.image.chunks import Decompressor
 from imager.image.keys import public_key_bytes
 from imager.image.locks import LOCK_NAME, lock_directory, locked, remove_dead
 from imager.image.manifest import Chunk, ImageKind, Manifest, build_signed, check_name, parse_signed
+from imager.image.ownership import belong_to_parent, hand_over
 from imager.image.packs import (
     INDEX_NAME,
     PACK_SUFFIX,
@@ -255,9 +256,12 @@ class StoreWriter:
             writing = store.root / "writing"
             writing.mkdir(parents=True, exist_ok=True)
             store.versions_root.mkdir(exist_ok=True)
+            for made in (store.root, writing, store.versions_root):
+                belong_to_parent(made)
             with locked(store.root / "writers.lock"):
                 remove_dead(writing)
                 self.directory = Path(tempfile.mkdtemp(dir=writing))
+                belong_to_parent(self.directory)
                 self._living = lock_directory(self.directory)
         except OSError as error:
             raise StoreError(f"the image store {store.root} cannot be written: {error}") from error
@@ -364,12 +368,14 @@ class StoreWriter:
         name_directory = self._store.versions_root / check_name(manifest.name)
         with locked(self._store.root / "writers.lock"):
             name_directory.mkdir(exist_ok=True)
+            belong_to_parent(name_directory)
             version = max(self._store._versions(manifest.name), default=0) + 1
             manifest = dataclasses.replace(manifest, version=version)
             (self.directory / MANIFEST_NAME).write_bytes(build_signed(manifest, self._key))
             fsync_path(self.directory / MANIFEST_NAME)
             (self.directory / LOCK_NAME).unlink()
             self.directory.chmod(0o700)  # an image holds whatever secrets its disk holds
+            hand_over(self.directory)
             fsync_path(self.directory)
             final = name_directory / str(version)
             self.directory.rename(final)

@@ -22,12 +22,16 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Make the agent's kernel and initramfs from Debian packages, by this machine's apt. Needs root."""
         from imager.agent.build import build_agent
+        from imager.image.ownership import handing_over
         from netboot.cli.output import bytes_text, console, duration_text
         from netboot.config import data_directory
 
         output = console()
         directory = data_directory(data) / "agent"
-        built = build_agent(directory, fresh=fresh, say=lambda line: output.print(line, markup=False, soft_wrap=True))
+        with handing_over(directory.parent):
+            built = build_agent(
+                directory, fresh=fresh, say=lambda line: output.print(line, markup=False, soft_wrap=True)
+            )
         total = built.kernel_bytes + built.initramfs_bytes
         output.print(
             f"Agent {built.agent_version} with Linux {built.kernel_version} in {directory}: "

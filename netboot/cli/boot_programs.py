@@ -17,6 +17,7 @@ def register(app: typer.Typer) -> None:
         data: Data = None,
     ) -> None:
         """What firmware there are boot programs for, and what fetches the others."""
+        from imager.image.ownership import handing_over
         from netboot.boot.debian_packages import FETCHABLE, debian_files, fetch_packages
         from netboot.boot.selection import UefiArch
         from netboot.cli.output import console
@@ -31,7 +32,8 @@ def register(app: typer.Typer) -> None:
                     f"{name!r} cannot be fetched, only {' and '.join(known)}", param_hint="--fetch"
                 )
         for name in fetch or ():
-            fetch_packages(directory, known[name])
+            with handing_over(directory.parent):
+                fetch_packages(directory, known[name])
             output.print(f"fetched: {name}; `roomcast serve` takes it up when it starts")
         files = debian_files(directory)
         missing = {package for file, package in files.needed() if not file.is_file()}

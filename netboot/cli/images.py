@@ -1,6 +1,8 @@
 """`roomcast image`: works on the data directory itself, so no appliance need run; one that runs sees the result."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,8 +31,7 @@ def register(app: typer.Typer) -> None:
         from imager.image.capture import capture_image
         from netboot.cli.output import progress_bar
 
-        store = open_store(data, write=True)
-        with progress_bar(f"capture {name}") as tell:
+        with writable_store(data) as store, progress_bar(f"capture {name}") as tell:
             manifest = capture_image(store, source, name, on_progress=tell)
         _say(manifest)
 
@@ -47,8 +48,7 @@ def register(app: typer.Typer) -> None:
         from netboot.cli.output import progress_bar
 
         chosen = name or file.stem.lower().replace(" ", "-")
-        store = open_store(data, write=True)
-        with progress_bar(f"import {chosen}") as tell:
+        with writable_store(data) as store, progress_bar(f"import {chosen}") as tell:
             manifest = import_wim(file, store, chosen, on_progress=tell)
         _say(manifest)
 
@@ -137,6 +137,16 @@ def register(app: typer.Typer) -> None:
             markup=False,
             soft_wrap=True,
         )
+
+
+@contextmanager
+def writable_store(data: Path | None) -> Iterator["ImageStore"]:
+    """The image store, to write; what root makes in it belongs to the data directory's owner."""
+    from imager.image.ownership import handing_over
+    from netboot.config import data_directory
+
+    with handing_over(data_directory(data)):
+        yield open_store(data, write=True)
 
 
 def open_store(data: Path | None, *, write: bool) -> "ImageStore":

@@ -38,6 +38,7 @@ def register(app: typer.Typer) -> None:
     @group.command()
     def recover(data: Data = None) -> None:
         """Make a whole lease file of what can be read of a damaged one, which is kept. The appliance must not run."""
+        from imager.image.ownership import handing_over
         from netboot.config import data_directory
         from netboot.config.settings import LEASE_FILE
         from netboot.persistence.lease_file import backup_of, recover_leases
@@ -46,7 +47,7 @@ def register(app: typer.Typer) -> None:
 
         directory = data_directory(data)
         path = directory / LEASE_FILE
-        with only_one_uses(directory):
+        with handing_over(directory), only_one_uses(directory):
             count = recover_leases(path, LeaseClock().read())
         typer.echo(f"{path}: {count} leases recovered; the damaged file is kept beside it")
         typer.echo(f"{backup_of(path).name} will be made anew by `roomcast serve`")

@@ -3,7 +3,9 @@
 import os
 import re
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -64,6 +66,17 @@ def test_service_without_root_gives_addresses_and_files(tmp_path: Path) -> None:
         client.run("curl", "-sSf", "-o", str(fetched), f"tftp://{server.ip}/bios/core.0")
         assert fetched.read_bytes() == (state / "data" / "boot" / INTERFACE / "bios" / "core.0").read_bytes()
         assert all(path.stat().st_uid == NOBODY for path in state.rglob("*"))
+        # What an administrator makes as root meanwhile is the service's to read and to go on with.
+        with tempfile.NamedTemporaryFile(suffix=".img") as disk:  # where everybody may read it
+            disk.write(os.urandom(1 << 20))
+            disk.flush()
+            os.fchmod(disk.fileno(), 0o644)
+            capture = [ROOMCAST, "image", "capture", disk.name, "--name", "golden"]
+            for command in (capture, [*setpriv, "--", *capture]):
+                told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+                assert told.returncode == 0, told.stderr
+                assert {path.stat().st_uid for path in state.rglob("*")} == {NOBODY}
+        assert "golden" in server.run("curl", "-sS", "http://127.0.0.1:8670/images")
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0, log.read_text()
         assert "Traceback" not in log.read_text()
