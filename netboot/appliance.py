@@ -86,7 +86,7 @@ def build_appliance(
     """
     clock = clock or Clock(time.time, time.monotonic)
     current = CurrentSettings(settings)
-    database = open_database(settings.database)
+    database = open_database(settings.database, was_used=settings.leases.exists())  # the leases come after it
     try:
         key = load_or_create_signing_key(settings.keys)
         store = ImageStore(settings.images, key)

@@ -12,6 +12,7 @@ from netboot.cli import (
     boot_programs,
     casting,
     config,
+    database,
     doctor,
     images,
     leases,
@@ -68,6 +69,7 @@ machines.register(app)
 templates.register(app)
 casting.register(app)
 config.register(app)
+database.register(app)
 doctor.register(app)
 
 

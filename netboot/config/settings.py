@@ -8,6 +8,7 @@ from pathlib import Path
 CONFIG_FILE = Path("/etc/roomcast/roomcast.toml")
 DATA_DIRECTORY = Path("/var/lib/roomcast")
 SOCKET_PATH = Path("/run/roomcast/api.sock")
+DATABASE_FILE = "roomcast.db"
 LEASE_FILE = "leases.db"
 """In the data directory."""
 
@@ -109,7 +110,7 @@ class Settings:
 
     @property
     def database(self) -> Path:
-        return self.data / "roomcast.db"
+        return self.data / DATABASE_FILE
 
     @property
     def leases(self) -> Path:

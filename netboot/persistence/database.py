@@ -15,6 +15,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from netboot.errors import ServiceError
+from netboot.persistence.database_check import check_database
 from netboot.persistence.migrations import bring_up_to_date
 from netboot.persistence.private import make_private
 
@@ -84,10 +85,14 @@ class Database:
         self._engine.dispose()
 
 
-def open_database(path: Path) -> Database:
-    """The SQLite database at `path`, made when missing."""
+def open_database(path: Path, *, was_used: bool = False) -> Database:
+    """The SQLite database at `path`, made when missing. Raises ServiceError for a damaged one, which stays as it is.
+
+    `was_used`: there were data once, so an empty file is a damaged one.
+    """
     try:
         make_private(path.parent)
+        check_database(path, was_used=was_used)
         # SQLite gives the write-ahead log the mode of its database.
         path.touch(mode=0o600)
         path.chmod(0o600)

@@ -4,7 +4,6 @@ Every commit is on the disk when `write` returns (write-ahead log, synchronous=F
 begun anew in silence: `open_lease_file` puts it aside and goes on from the last good copy, loudly, or refuses.
 """
 
-import os
 import sqlite3
 import time
 import zlib
@@ -19,6 +18,7 @@ from netboot.dhcp.lease_time import ClockReading
 from netboot.dhcp.leases import Lease, LeaseState
 from netboot.errors import ServiceError
 from netboot.persistence.private import make_private
+from netboot.persistence.replacing import put_aside, put_in_place
 from netboot.persistence.write_ahead_log import lost_commits
 
 log = structlog.get_logger()
@@ -143,8 +143,8 @@ def recover_leases(path: Path, now: ClockReading) -> int:
             )
         fresh = _whole_of(path)
         _create(fresh, leases.values(), reading)
-        _put_aside(path)
-        _put_in_place(fresh, path)
+        put_aside(path)
+        put_in_place(fresh, path)
     except OSError as error:
         raise ServiceError(f"{path}: {_words(error)}") from error
     return len(leases)
@@ -163,7 +163,7 @@ def _create(path: Path, leases: Iterable[Lease], reading: ClockReading) -> None:
         connection.execute(_SET_CLOCK, _clock_row(reading))
         connection.execute(f"PRAGMA user_version = {LEASE_FILE_VERSION}")
         connection.execute("COMMIT")
-    _put_in_place(fresh, path)
+    put_in_place(fresh, path)
 
 
 def _open(path: Path) -> LeaseFile:
@@ -248,8 +248,8 @@ def _restore(path: Path, what: str) -> LeaseFile:
     finally:
         for _, _, connection in copies:
             connection.close()
-    aside = _put_aside(path)
-    _put_in_place(whole, path)
+    aside = put_aside(path)
+    put_in_place(whole, path)
     file = _open(path)
     log.error(
         "lease file restored: addresses given out since then are unknown",
@@ -264,20 +264,6 @@ def _restore(path: Path, what: str) -> LeaseFile:
     return file
 
 
-def _put_aside(path: Path) -> str:
-    """Keep the damaged file under another name, with its log: no other file may take that for its own.
-
-    What it is called now; empty when there was none.
-    """
-    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
-    was_there = path.exists()
-    for end in ("", "-wal", "-shm"):
-        part = path.with_name(path.name + end)
-        if part.exists():
-            part.replace(aside.with_name(aside.name + end))
-    return aside.name if was_there else ""
-
-
 def _copy(source: sqlite3.Connection, target: Path) -> None:
     """An exact, whole, durable copy at `target`, which is replaced at once or not at all."""
     fresh = target.with_name(f"{target.name}.new")
@@ -286,21 +272,7 @@ def _copy(source: sqlite3.Connection, target: Path) -> None:
         fresh.chmod(0o600)
         source.backup(copy)
         copy.execute("PRAGMA journal_mode = DELETE").fetchall()  # a copy is one file
-    _put_in_place(fresh, target)
-
-
-def _put_in_place(fresh: Path, target: Path) -> None:
-    _sync(fresh)
-    fresh.replace(target)
-    _sync(target.parent)
-
-
-def _sync(place: Path) -> None:
-    descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    put_in_place(fresh, target)
 
 
 def _advice(path: Path, what: str) -> str:

@@ -37,6 +37,7 @@ COMMANDS = [
     ("task", "cancel"),
     ("template", "render"),
     ("boot", "log"),
+    ("database", "recover"),
     ("lease", "list"),
     ("lease", "recover"),
 ]
