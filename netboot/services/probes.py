@@ -13,6 +13,7 @@ from ipaddress import IPv4Address
 
 import structlog
 
+from imager.transport.endpoint import set_buffer
 from netboot.errors import ServiceError, WireError
 from netboot.services.interface import Interface
 from netboot.wire.arp import ETHERTYPE_ARP, build_arp_probe, parse_arp
@@ -70,7 +71,7 @@ class AddressProbes:
         name = self._interface.name
         try:
             self._arp = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
-            self._arp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+            set_buffer(self._arp, True, _RECEIVE_BUFFER_BYTES)
             self._arp.bind((name, ETHERTYPE_ARP))
             self._icmp = socket.socket(
                 socket.AF_INET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, socket.IPPROTO_ICMP
