@@ -19,12 +19,12 @@ AT_ONCE = 8
 class LeaseAsker:
     """Its socket is on `host`, whose address is the relay agent's. Close it, or use it in a `with`."""
 
-    def __init__(self, host: Host, server: str) -> None:
+    def __init__(self, host: Host, server: str, seed: int = 7) -> None:
         self.acked: dict[str, str] = {}
         """Address by MAC, as soon as its ACK is here."""
         self._relay = host.ip
         self._server = server
-        self._random = random.Random(7)
+        self._random = random.Random(seed)
         self._transactions: dict[int, str] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._lease_on)
@@ -55,6 +55,15 @@ class LeaseAsker:
         self.acked.pop(mac, None)
         self._discover(mac)
         self._answer(seconds, lambda: mac not in self._transactions.values())
+        self._transactions.clear()
+        return self.acked.get(mac)
+
+    def renew(self, mac: str, seconds: float = ANSWER_S) -> str | None:
+        """Ask to keep its address, as a machine does that has lost sight of its server; None when there is no ACK."""
+        address, xid = self.acked.pop(mac), self._random.getrandbits(32)
+        self._transactions[xid] = mac
+        self._send(mac, xid, [("message-type", "request")], ciaddr=address)
+        self._answer(seconds, lambda: not self._transactions)
         self._transactions.clear()
         return self.acked.get(mac)
 
@@ -103,6 +112,6 @@ class LeaseAsker:
             else:
                 del self._transactions[packet.xid]
 
-    def _send(self, mac: str, xid: int, options: list[tuple[str, str]]) -> None:
-        packet = BOOTP(chaddr=bytes.fromhex(mac.replace(":", "")), xid=xid, giaddr=self._relay, hops=1)
+    def _send(self, mac: str, xid: int, options: list[tuple[str, str]], ciaddr: str = "0.0.0.0") -> None:
+        packet = BOOTP(chaddr=bytes.fromhex(mac.replace(":", "")), xid=xid, giaddr=self._relay, hops=1, ciaddr=ciaddr)
         self._sock.sendto(bytes(packet / DHCP(options=[*options, "end"])), (self._server, SERVER_PORT))
