@@ -158,6 +158,7 @@ async def _start_boot_services(
             counters=counters["tftp"],
             on_transfer=appliance.boot_log.transferred,
             on_start=appliance.boot_log.transfer_started,
+            on_ignored=appliance.boot_log.tftp_ignored,
             ready=tftp_ready,
         )
         running.append(group.create_task(each.dhcp.run(dhcp_ready), name=f"dhcp {name}"))

@@ -17,8 +17,8 @@ from netboot.bootlog.events import (
     Registered,
     Told,
 )
-from netboot.bootlog.timeline import BootRecord, Phase, Role, attempt_of, furthest, role_of, told_files
-from netboot.bootlog.words import arch_words, bytes_words, is_bios_arch, is_size_question, last_block, shown
+from netboot.bootlog.timeline import BootRecord, Phase, Role, attempt_of, furthest, normal_path, role_of, told_files
+from netboot.bootlog.words import arch_words, bytes_words, is_bios_arch, last_block, shown
 
 OFFER_WAIT_S = 10.0
 """A firmware takes an offer within 4 s (PXE 2.1, section 2.2.3)."""
@@ -202,8 +202,6 @@ def _stopped(story: _Story) -> Diagnosis | None:
     if last is None or not isinstance(last.event, Fetch) or last.event.state is not FetchState.FAILED:
         return None  # who goes on has all of it: only its last acknowledgement was lost
     fetch = last.event
-    if is_size_question(fetch):
-        return None
     name = shown(fetch.path)
     if fetch.transport != "tftp" or not fetch.block_bytes:
         text = f"HTTP stopped after {bytes_words(fetch.sent)} of {bytes_words(fetch.size)} of {name}"
@@ -371,6 +369,20 @@ def _returned(story: _Story) -> Diagnosis | None:
     return None
 
 
+def _disk_failed(story: _Story) -> Diagnosis | None:
+    """GRUB said so, or no way is left."""
+    told = [e.event for e in story.boot.entries if isinstance(e.event, Configured)]
+    said = any(normal_path(fetch.path).startswith("grub/failed-chainload-") for fetch in story.fetches())
+    hint = "read its screen; check that its disk holds a boot loader for this firmware, or deploy an image to it"
+    if told and told[-1].way == "none":
+        text = "no way led to its own disk: it waits and asks again"
+        return Diagnosis("no-way-home", Severity.ERROR, text, f"{hint}; see also `roomcast machine boot-way`")
+    if not said:
+        return None
+    text = "GRUB could not start its own disk; the next way there is tried by itself"
+    return Diagnosis("disk-not-started", Severity.WARNING, text, hint)
+
+
 def _loop(story: _Story) -> Diagnosis | None:
     count, next_one = 1, story.boot
     for boot in reversed(story.earlier):
@@ -416,6 +428,6 @@ def _firmware(boot: BootRecord) -> list[Exchange]:
 
 _RULES: tuple[Callable[[_Story], Diagnosis | None], ...] = (
     _not_answered, _never_asked, _other_server, _naks, _never_fetched, _wrong_program, _stopped, _no_such_path,
-    _program_alone, _volume_alone, _grub_alone, _kernel_alone, _agent_missing, _agent_says, _returned, _loop,
-    _other_firmware,
+    _program_alone, _volume_alone, _grub_alone, _kernel_alone, _agent_missing, _agent_says, _disk_failed, _returned,
+    _loop, _other_firmware,
 )  # fmt: skip

@@ -77,6 +77,8 @@ class FetchState(StrEnum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+    SIZED = "sized"
+    """The client only wanted to know the size (RFC 2349)."""
     REFUSED = "refused"
     """No such file, or not for this machine."""
 
@@ -122,6 +124,8 @@ class Configured(BootEvent):
     told: Told
     machine: str = ""
     why: str = ""
+    way: str = ""
+    """To its own disk: chainload, exit; none: no way led there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ class IgnoredPackets:
         """By the reason up to its first colon: first and last time, and count, of each; the oldest first."""
         self._length = 0
 
-    def add(self, source: str, what: str, reason: str, now: float) -> None:
+    def add(self, source: str, what: str, reason: str, now: float, count: int = 1) -> None:
         kind = reason.partition(":")[0]
         of_kind = self._kinds.get(kind)
         if of_kind is None:
@@ -40,10 +40,10 @@ class IgnoredPackets:
         old = of_kind.get(key)
         if old is not None:
             old[1] = now
-            old[2] += 1
+            old[2] += count
             of_kind.move_to_end(key)
             return
-        of_kind[key] = [now, now, 1]
+        of_kind[key] = [now, now, count]
         self._length += 1
         if self._length > MAX_IGNORED:
             largest = max(self._kinds, key=lambda each: len(self._kinds[each]))

@@ -14,8 +14,25 @@ from netboot.bootlog.events import (
     Registered,
     Told,
 )
-from netboot.bootlog.timeline import BootRecord, Phase, Role, furthest, is_optional_miss, phase_of, role_of, told_files
+from netboot.bootlog.timeline import (
+    BootRecord,
+    Phase,
+    Role,
+    furthest,
+    is_optional_miss,
+    normal_path,
+    phase_of,
+    role_of,
+    told_files,
+)
 from netboot.wire.pxe import ARCH_NAMES
+
+WAYS = {
+    "chainload": "start its own disk",
+    "exit": "end, and let the firmware start its own disk",
+    "none": "wait and ask again: no way led to its own disk",
+}
+"""See boot/contexts.py."""
 
 _UNITS = ("B", "KB", "MB", "GB")
 
@@ -144,8 +161,8 @@ def describe(event: BootEvent) -> tuple[str, str, bool]:
         case Fetch():
             return _fetch(event)
         case Configured():
-            doing = "start the agent" if event.told is Told.AGENT else "start its own disk"
-            return f"told to {doing}", shown(event.why), True
+            doing = "start the agent" if event.told is Told.AGENT else WAYS.get(event.way, WAYS["chainload"])
+            return f"told to {doing}", shown(event.why), event.way != "none"
         case Registered(refused=refused) if refused:
             return "registration refused", shown(refused), False
         case Registered():
@@ -202,6 +219,8 @@ def _exchange(event: Exchange) -> tuple[str, str, bool]:
 def _fetch(event: Fetch) -> tuple[str, str, bool]:
     how = event.transport.upper()
     path = shown(event.path)
+    if normal_path(event.path).startswith("grub/failed-chainload-"):
+        return "says that its own disk did not start", "", False
     match event.state:
         case FetchState.RUNNING:
             size = f", {bytes_words(event.size)}" if event.size >= 0 else ""
@@ -210,7 +229,7 @@ def _fetch(event: Fetch) -> tuple[str, str, bool]:
             if is_optional_miss(event):
                 return f"{how} {path}: not there", "GRUB and shim do without", True
             return f"{how} {path}: refused", shown(event.why), False
-        case FetchState.FAILED if is_size_question(event):
+        case FetchState.SIZED:
             return f"{how} {path}: asked for its size, {bytes_words(event.size)}", "", True
         case FetchState.FAILED:
             if event.block_bytes:
@@ -223,16 +242,6 @@ def _fetch(event: Fetch) -> tuple[str, str, bool]:
             rate = f", {bytes_words(event.size / event.seconds)}/s" if took and event.size else ""
             resent = f", {event.resent} blocks sent again" if event.resent else ""
             return f"{how} {path}: {bytes_words(event.size)}{took}{rate}{resent}", "", True
-
-
-def is_size_question(event: Fetch) -> bool:
-    """A TFTP client that only wanted to know the size ends the transfer itself, before the first block (RFC 2349)."""
-    return (
-        event.transport == "tftp"
-        and event.state is FetchState.FAILED
-        and event.blocks == 0
-        and event.why.startswith("the client ended it")
-    )
 
 
 def last_block(event: Fetch) -> int:

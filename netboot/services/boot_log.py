@@ -163,12 +163,17 @@ class BootRecorder:
                 event = Fetch("tftp", path, FetchState.DONE, sent=size, resent=resent, **common)
             case TransferFailed(reason, done):
                 event = Fetch("tftp", path, FetchState.FAILED, sent=done, why=cut(reason), **common)
-            case TransferDeclined(_, message):
-                why = cut(f"the client ended it: {message}")  # words.py tells it as the question that it was
-                event = Fetch("tftp", path, FetchState.FAILED, why=why, **common)
+            case TransferDeclined(size, _):
+                event = Fetch("tftp", path, FetchState.SIZED, size)
             case Ignored(reason):
                 event = Fetch("tftp", path, FetchState.REFUSED, why=cut(reason))
         self._fetch(report.peer, event)
+
+    @_quietly
+    def tftp_ignored(self, sender: str, reason: str, count: int) -> None:
+        """For `serve_tftp(on_ignored=...)`."""
+        now = self._clock()
+        self._ignored.add(self._mac_of_peer(sender, now) or sender, "TFTP port", cut(reason), now, count)
 
     @_quietly
     def http_started(self, peer: str, path: str, size: int) -> None:
@@ -202,7 +207,8 @@ class BootRecorder:
         if self._mac_of_peer(peer, now) is None and not self._leases.gives(IPv4Address(peer)):
             self._learn(peer, mac)
         told = Told.LOCAL if step.kind is BootKind.LOCAL else Told.AGENT
-        self._log.record(mac, Configured(told, cut(step.machine), cut(step.reason)), now)
+        way = str(step.way or "none") if told is Told.LOCAL else ""
+        self._log.record(mac, Configured(told, cut(step.machine), cut(step.reason), way), now)
 
     # Agents
 

@@ -77,6 +77,9 @@ OnStart = Callable[[str, str, int], None]
 OnTransfer = Callable[[TransferReport], None]
 """Told of every transfer's end: for the boot log. Must not block."""
 
+OnIgnored = Callable[[str, str, int], None]
+"""Told (sender, reason, how often) of packets that started no transfer: for the boot log. Must not block."""
+
 
 async def serve_tftp(
     interface: Interface,
@@ -87,6 +90,7 @@ async def serve_tftp(
     counters: PacketCounters | None = None,
     on_transfer: OnTransfer | None = None,
     on_start: OnStart | None = None,
+    on_ignored: OnIgnored | None = None,
     ready: asyncio.Event | None = None,
 ) -> None:
     """Serve until cancelled; running transfers are told and ended. ServiceError before `ready` when it cannot start."""
@@ -99,7 +103,7 @@ async def serve_tftp(
     with _open_socket(interface, port) as requests:
         while True:
             started_s = asyncio.get_running_loop().time()
-            server = _TftpServer(open_file, counters, on_transfer, on_start, ready)
+            server = _TftpServer(open_file, counters, on_transfer, on_start, on_ignored, ready)
             try:
                 cause = f"it ended with {await server.run(requests, options)}"
             except OSError as error:
@@ -132,6 +136,7 @@ class _TftpServer:
         counters: PacketCounters,
         on_transfer: OnTransfer | None,
         on_start: OnStart | None,
+        on_ignored: OnIgnored | None,
         ready: asyncio.Event,
     ) -> None:
         self._ready = ready
@@ -139,6 +144,7 @@ class _TftpServer:
         self._counters = counters
         self._on_transfer = on_transfer
         self._on_start = on_start
+        self._on_ignored = on_ignored
         self._asked: dict[int, _Asked] = {}
 
     async def run(self, requests: socket.socket, options: ProcessOptions) -> int:
@@ -213,6 +219,9 @@ class _TftpServer:
             self._counters.junk += message["junk"]
             self._counters.ignored.update(message["ignored"])
             self._counters.failed.update(message["failed"])
+            for sender, reason, count in message["ignored_of"]:
+                if self._on_ignored is not None:
+                    self._on_ignored(sender, reason, count)
 
     async def _open(self, control: socket.socket, number: int, asked: _Asked, mode: str) -> None:
         """Answer one request for a file. Only cancelling gets out of it."""

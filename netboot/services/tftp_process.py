@@ -34,6 +34,9 @@ _UDP_SEGMENT = 103
 _SO_RCVBUFFORCE = 33
 _REQUEST_BUFFER_BYTES = 4 << 20
 _SEND_BUFFER_BYTES = 1 << 20
+_MAX_SENDERS = 40
+"""Whose ignored packets are told by sender in one message of counters; it has room for them."""
+_LONGEST_REASON = 100
 _MAX_DATAGRAM_BYTES = 2048
 _MAX_REQUESTS_PER_TURN = 64
 _LOBBY_PORTS = 16
@@ -110,6 +113,8 @@ class TftpLoop:
         self._received = 0
         self._junk = 0
         self._ignored: Counter[str] = Counter()
+        self._ignored_of: Counter[tuple[str, str]] = Counter()
+        """The same of each sender, as many as are told apart between two messages."""
         self._failed: Counter[str] = Counter()
         self._is_dirty = False
         self._counted_s = 0.0
@@ -222,14 +227,15 @@ class TftpLoop:
             peer = (source[0], source[1])
             try:
                 verdict = self._reception.receive_request(data, peer, now)
-            except WireError:
+            except WireError as error:
                 self._junk += 1
+                self._note_sender(peer[0], f"not TFTP: {error}"[:_LONGEST_REASON])
                 continue
             if isinstance(verdict, bytes):
                 self._refuse(peer, verdict)
-                self._ignore("write request" if data[1] == 2 else "no request")
+                self._ignore("write request" if data[1] == 2 else "no request", sender=peer[0])
             elif isinstance(verdict, Ignored):
-                self._ignore(verdict.reason)
+                self._ignore(verdict.reason, sender=peer[0])
             elif peer[1]:
                 self._ask(verdict, peer, now)
 
@@ -241,7 +247,7 @@ class TftpLoop:
                 self._end(old, now, "TransferFailed", "the client asked anew")
         transfer = _Transfer(next(self._numbers), peer, request, now)
         if not self._tell({"open": transfer.number, "peer": peer[0], "path": request.path, "mode": request.mode}):
-            self._ignore("the appliance is busy")
+            self._ignore("the appliance is busy", sender=peer[0])
             return
         self._transfers[transfer.number] = transfer
         self._reception.started(peer, request, transfer)
@@ -254,9 +260,9 @@ class TftpLoop:
             return
         verdict = self._reception.receive_stray(data, (source[0], source[1]), now)
         if isinstance(verdict, Ignored):
-            self._ignore(verdict.reason)
+            self._ignore(verdict.reason, sender=source[0])
         else:
-            self._ignore("from another address")
+            self._ignore("from another address", sender=source[0])
             with contextlib.suppress(OSError):
                 lobby.sendto(verdict, source)
 
@@ -332,16 +338,25 @@ class TftpLoop:
         self._tell({
             "received": self._received, "junk": self._junk,
             "ignored": dict(self._ignored), "failed": dict(self._failed),
+            "ignored_of": [[*key, count] for key, count in self._ignored_of.items()],
         })  # fmt: skip
         self._received = self._junk = 0
         self._ignored.clear()
+        self._ignored_of.clear()
         self._failed.clear()
         self._is_dirty = False
         self._counted_s = now
 
-    def _ignore(self, reason: str, count: int = 1) -> None:
+    def _ignore(self, reason: str, count: int = 1, sender: str = "") -> None:
         self._ignored[reason] += count
         self._is_dirty = True
+        if sender:
+            self._note_sender(sender, reason)
+
+    def _note_sender(self, sender: str, reason: str) -> None:
+        key = (sender, reason)
+        if key in self._ignored_of or len(self._ignored_of) < _MAX_SENDERS:
+            self._ignored_of[key] += 1
 
     def _fail(self, cause: str) -> None:
         self._failed[cause] += 1

@@ -17,7 +17,7 @@ from netboot.dhcp.proxy import DhcpProxy
 from netboot.dhcp.reply import BootChooser, Reply
 from netboot.dhcp.server import DhcpServer
 from netboot.dhcp.subnets import Pool, ServerConfig, Subnet
-from netboot.model import Ignored
+from netboot.model import Ignored, Way
 from netboot.persistence.boot_log import BootRepository
 from netboot.persistence.database import open_database
 from netboot.services.boot_log import BootRecorder
@@ -157,9 +157,9 @@ class Scene:
 
     # GRUB and the agent
 
-    def told(self, kind: BootKind) -> None:
+    def told(self, kind: BootKind, way: Way | None = Way.CHAINLOAD) -> None:
         reason = "no task" if kind is BootKind.LOCAL else "deploy golden version 3"
-        self.recorder.configured(self.peer, self.mac, NextBoot(kind, "pc-01", reason))
+        self.recorder.configured(self.peer, self.mac, NextBoot(kind, "pc-01", reason, way=way))
 
     def grub(self, kind: BootKind = BootKind.AGENT) -> None:
         """From the boot program to its configuration, on BIOS."""

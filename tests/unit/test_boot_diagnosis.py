@@ -14,7 +14,7 @@ from netboot.boot.selection import select_boot_file
 from netboot.bootlog.diagnosis import LOOP_BOOTS, Severity, diagnose
 from netboot.bootlog.events import AgentStep
 from netboot.dhcp.reply import Reply
-from netboot.model import BootClient, BootFile, Ignored
+from netboot.model import BootClient, BootFile, Ignored, Way
 from netboot.wire.dhcp_options import REQUESTED_ADDRESS, MessageType
 
 Play = Callable[[Scene], None]
@@ -192,6 +192,19 @@ def disk_does_not_start(scene: Scene) -> None:
     scene.discover()
 
 
+def disk_is_refused_by_grub(scene: Scene) -> None:
+    scene.lease()
+    scene.grub(BootKind.LOCAL)
+    scene.told(BootKind.LOCAL, Way.EXIT)
+    scene.tftp(f"/grub/failed-chainload-{scene.mac}.cfg", 300)
+
+
+def no_way_is_left(scene: Scene) -> None:
+    scene.lease()
+    scene.tftp("bios/core.0")
+    scene.told(BootKind.LOCAL, None)
+
+
 def boots_in_a_loop(scene: Scene) -> None:
     for _ in range(LOOP_BOOTS):
         scene.lease()
@@ -258,6 +271,8 @@ def sends_without_pause(scene: Scene) -> None:
         (agent_is_refused, "agent-refused", "another machine has this MAC", "boot it again"),
         (task_fails, "task-failed", "deploy golden version 3 failed: the disk is smaller", "give the task again"),
         (agent_waits, "agent-waits", "waits for a task", "roomcast deploy"),
+        (disk_is_refused_by_grub, "disk-not-started", "GRUB could not start its own disk", "boot loader"),
+        (no_way_is_left, "no-way-home", "waits and asks again", "roomcast machine boot-way"),
         (disk_does_not_start, "disk-returned", "20 s later it asked the network again", "boot loader"),
         (boots_in_a_loop, "loop", "in a loop: 3 times", "its own disk does not start"),
         (setup_was_changed, "arch-changed", "asks as BIOS (arch 0), and asked as UEFI x64 (arch 7)", "setup"),

@@ -106,6 +106,25 @@ def a_boot(*events: BootEvent) -> BootRecord:
             "GRUB and shim do without",
             True,
         ),
+        (Fetch("tftp", "a", FetchState.SIZED, 5000), "TFTP a: asked for its size, 5 KB", "", True),
+        (
+            Fetch("tftp", "/grub/failed-chainload-52:54:00:00:00:01.cfg", FetchState.DONE, 300),
+            "says that its own disk did not start",
+            "",
+            False,
+        ),
+        (
+            Configured(Told.LOCAL, "", "no task", "exit"),
+            "told to end, and let the firmware start its own disk",
+            "no task",
+            True,
+        ),
+        (
+            Configured(Told.LOCAL, "", "no task", "none"),
+            "told to wait and ask again: no way led to its own disk",
+            "no task",
+            False,
+        ),
         (Configured(Told.LOCAL, "pc-01", "no task"), "told to start its own disk", "no task", True),
         (
             Registered("pc-01", True, 6.54, "uefi", True, 4 << 30),
