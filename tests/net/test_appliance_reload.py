@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import pytest
 from dhcp_wire import Wire
 from netns import INTERFACE, Host, Lan
 from real_clients import Client
-from test_appliance_serve import ROOMCAST, Served, serving
+from test_appliance_serve import ROOMCAST, Machine, Served, keep_image, serving
 from test_dhcp_clients import wait_until
 
+from imager.image.keys import load_or_create_signing_key, public_key_bytes
 from netboot.wire.tftp import Data, build_ack, parse_tftp
 
 pytestmark = pytest.mark.root
@@ -128,6 +130,30 @@ def test_reload_takes_effect_beside_a_lease_and_a_transfer_and_a_wrong_file_chan
             wait_until(lambda: served.log().count("settings not reloaded") == 2)
             assert is_now(server, served, "server", (67,)) and served.process.poll() is None
             assert "Traceback" not in served.log(), served.log()
+
+
+def test_cast_goes_on_over_a_reload(tmp_path: Path) -> None:
+    file = tmp_path / "roomcast.toml"
+    file.write_text("silence-s = 300\n")
+    with Lan(2) as lan, serving(lan.hosts[0], tmp_path / "server", "--config", str(file)) as served:
+        _, raws = keep_image(served.data, "golden", 8)
+        key = public_key_bytes(load_or_create_signing_key(served.data / "keys"))
+        machine = Machine(lan.hosts[1], lan.hosts[0].ip)
+        machine.register()
+        assert served.roomcast("deploy", "golden", "--to", machine.name, "--max-bitrate", "16m").returncode == 0
+        story = threading.Thread(target=machine.deploy, args=(key,))
+        story.start()
+        try:
+            wait_until(lambda: len(machine.held) >= 4)
+            file.write_text("silence-s = 200\nlease-s = 90\n")
+            done = served.roomcast("reload")
+            assert "silence-s: 300.0 -> 200.0 (in effect)" in done.stdout, done
+            assert len(machine.held) < len(raws), "it was under way"
+        finally:
+            story.join(60)
+        assert machine.held == dict(enumerate(raws))
+        assert served.json("session", "show")["state"] == "done"
+        assert "Traceback" not in served.log()
 
 
 def test_appliance_ends_when_its_terminal_is_closed(tmp_path: Path) -> None:
