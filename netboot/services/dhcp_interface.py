@@ -20,6 +20,8 @@ from netboot.services.server_watch import ServerWatching
 from netboot.wire.dhcp import DhcpPacket
 from netboot.wire.pxe import PXE_PORT
 
+_ASKING = (Mode.SERVER, Mode.AUTO)
+"""Modes in which it matters who else is there: in the others we only listen."""
 _RETRY_S = 2.0
 """When a port cannot be had after a change of mode."""
 
@@ -62,7 +64,7 @@ class InterfaceDhcp:
         self._mode = Mode.OFF
         self._responder: Responder | None = None
         self._service: DhcpService | None = None
-        self._watching = ServerWatching(interface, own_addresses, self._heard, lambda: self._mode is not Mode.OFF)
+        self._watching = ServerWatching(interface, own_addresses, self._heard, lambda: self._mode in _ASKING)
         self._mode_changed = asyncio.Event()
         self._failure = ""
         """Why DHCP cannot be served in this mode, for now."""
@@ -95,7 +97,7 @@ class InterfaceDhcp:
         assert (responder is None) == (mode is Mode.OFF)
         was, self._mode, self._responder = self._mode, mode, responder
         if mode is not was:
-            if was is Mode.OFF:
+            if was not in _ASKING:
                 self._watching.look_anew()
             self._mode_changed.set()
         elif self._service is not None and responder is not None:
