@@ -39,6 +39,8 @@ class Firmware:
 
 
 _NO_PXE = tuple(word for n in (4, 6) for word in ("-fw_cfg", f"name=opt/org.tianocore/IPv{n}PXESupport,string=n"))
+_NO_PXE_V6 = _NO_PXE[2:]
+"""Where the first program is refused, a minute of waiting for an IPv6 server would follow."""
 _SECURE = ("-global", "driver=cfi.pflash01,property=secure,value=on")
 _CODE, _VARIABLES = _OVMF / "OVMF_CODE_4M.fd", _OVMF / "OVMF_VARS_4M.fd"
 _SECURE_CODE, _ENROLLED = _OVMF / "OVMF_CODE_4M.secboot.fd", _OVMF / "OVMF_VARS_4M.ms.fd"
@@ -47,7 +49,15 @@ SEABIOS = Firmware("seabios", "SeaBIOS, iPXE ROM", "pc")
 SEABIOS_E1000 = Firmware("seabios-e1000", "SeaBIOS, iPXE ROM, e1000", "pc", nic="e1000")
 OVMF = Firmware("ovmf", "OVMF, PXE", "q35", (), _CODE, _VARIABLES, rom="")
 OVMF_HTTP = Firmware("ovmf-http", "OVMF, HTTP boot", "q35", _NO_PXE, _CODE, _VARIABLES, rom="")
-OVMF_SECURE = Firmware("ovmf-secure", "OVMF, Secure Boot, PXE", "q35,smm=on", _SECURE, _SECURE_CODE, _ENROLLED, rom="")
+OVMF_SECURE = Firmware(
+    "ovmf-secure",
+    "OVMF, Secure Boot, PXE",
+    "q35,smm=on",
+    (*_SECURE, *_NO_PXE_V6),
+    _SECURE_CODE,
+    _ENROLLED,
+    rom="",
+)
 OVMF_HTTP_SECURE = Firmware(
     "ovmf-http-secure",
     "OVMF, Secure Boot, HTTP boot",

@@ -25,12 +25,12 @@ from classroom.builds import ROOMCAST, agent_files
 from classroom.errors import LabError
 from classroom.firmware import Firmware
 from classroom.machine import Machine, MachineSpec
-from classroom.network import SERVER_INTERFACE, Classroom
+from classroom.network import SERVER_ADDRESS, SERVER_INTERFACE, Classroom
 from classroom.processes import BackgroundProcess, last_lines, run_program
 from classroom.run import Run
 from imager.errors import ImagerError
 from netboot.cli.client import ApplianceClient
-from netboot.errors import NetbootError
+from netboot.errors import NetbootError, UnknownError
 
 AT_ONCE = 2
 """Emulated machines: each keeps a core busy."""
@@ -38,6 +38,8 @@ SERVE_TIMEOUT_S = 60.0
 AGENT_TIMEOUT_S = 200.0
 LOCAL_TIMEOUT_S = 120.0
 POLL_S = 0.25
+REFUSED = "secure-boot-refused"
+"""As the boot log names it."""
 
 Say = Callable[[str], None]
 
@@ -51,8 +53,16 @@ class Beside(StrEnum):
     """From dnsmasq; the appliance is a proxy beside it."""
     KEA = "kea"
     """From Kea; the appliance is a proxy beside it."""
+    SNIPPET = "dnsmasq-snippet"
+    """From dnsmasq, which tells the boot file too, as `roomcast config snippet` says; the appliance is off."""
 
 
+_HEADINGS = {
+    Beside.SERVER: "server",
+    Beside.DNSMASQ: "proxy beside dnsmasq",
+    Beside.KEA: "proxy beside Kea",
+    Beside.SNIPPET: "off, dnsmasq with our snippet",
+}
 FIRMWARE = (
     firmware.SEABIOS,
     firmware.SEABIOS_E1000,
@@ -76,15 +86,21 @@ class Row:
     """From power-on to its registration; None: it did not come so far."""
     local_s: float | None = None
     """From the reset to its own disk."""
-    told: tuple[str, ...] = ()
-    """Boot files that it was told, in order."""
+    diagnoses: tuple[str, ...] = ()
+    """What the boot log said was wrong on its way to the agent, in order."""
     why: str = ""
     """It went no further."""
 
     @property
     def is_good(self) -> bool:
         wants_agent = self.firmware is not firmware.AAVMF  # there is none for ARM64
-        return self.local_s is not None and (self.agent_s is not None or not wants_agent)
+        arrived = self.local_s is not None and (self.agent_s is not None or not wants_agent)
+        return arrived and (REFUSED in self.diagnoses) == self.is_refused_first
+
+    @property
+    def is_refused_first(self) -> bool:
+        """Secure Boot refuses the program that a proxy tells it, the log says so, and it goes on by UEFI HTTP boot."""
+        return self.firmware is firmware.OVMF_SECURE and self.beside in (Beside.DNSMASQ, Beside.KEA)
 
 
 class Room:
@@ -115,9 +131,10 @@ class Room:
         machine.prepare(_disk(firmware, directory))
         agent_s = local_s = None
         why = ""
+        diagnoses: list[str] = []
         try:
             machine.power_on()
-            agent_s = self._registered(machine)
+            agent_s = self._registered(machine, diagnoses)
             if agent_s is not None:
                 say(f"{firmware.words}: agent registered after {agent_s:.1f} s")
                 start = len(machine.serial.text())
@@ -136,15 +153,21 @@ class Room:
         if local_s is None:
             why = why or f"no agent registered within {AGENT_TIMEOUT_S:.0f} s"
             say(f"{firmware.words}: {why}\n{last_lines(machine.serial.path, 12)}")
-        return Row(firmware, self.beside, agent_s, local_s, why=why)
+        return Row(firmware, self.beside, agent_s, local_s, tuple(diagnoses), why)
 
-    def _registered(self, machine: Machine) -> float | None:
-        """Seconds from power-on; None: not within its time, or it has started its disk without."""
+    def _registered(self, machine: Machine, diagnoses: list[str]) -> float | None:
+        """Seconds from power-on; None: not within its time, or it has started its disk without.
+
+        Notes in `diagnoses` what the boot log says is wrong meanwhile.
+        """
         while (seconds := time.monotonic() - machine.powered_on_s) < AGENT_TIMEOUT_S:
             machine.check()
             self._appliance.check()
             with ApplianceClient(self.socket) as appliance:
                 known = {m["inventory"]["boot_mac"] for m in appliance.get("/api/v1/machines")}
+                for code in _wrong(appliance, machine.spec.mac):
+                    if code not in diagnoses:
+                        diagnoses.append(code)
             if machine.spec.mac in known:
                 return seconds
             if machine.serial.search(LOCAL_SAYS):
@@ -164,9 +187,8 @@ def room(run: Run, beside: Beside) -> Iterator[Room]:
         command: list[str | Path] = [ROOMCAST, "serve", "--interface", SERVER_INTERFACE, "--data", data]
         command += ["--socket", run.directory / "api.sock"]
         if beside is not Beside.SERVER:
-            start = other_dhcp.dnsmasq if beside is Beside.DNSMASQ else other_dhcp.kea
-            stack.enter_context(start(classroom, run.directory, run.logs))
-            command += ["--mode", "proxy"]
+            stack.enter_context(_other_server(run, classroom, beside))
+            command += ["--mode", "off" if beside is Beside.SNIPPET else "proxy"]
         log = run.logs / "serve.log"
         appliance = stack.enter_context(
             BackgroundProcess("roomcast serve", command, log=log, namespace=classroom.server)
@@ -179,6 +201,26 @@ def room(run: Run, beside: Beside) -> Iterator[Room]:
                 raise LabError("the appliance does not answer", last_lines(log))
             time.sleep(POLL_S)
         yield made
+
+
+def _other_server(run: Run, classroom: Classroom, beside: Beside) -> BackgroundProcess:
+    if beside is Beside.KEA:
+        return other_dhcp.kea(classroom, run.directory, run.logs)
+    options = []
+    if beside is Beside.SNIPPET:
+        snippet = run.directory / "snippet.conf"
+        snippet.write_text(run_program([ROOMCAST, "config", "snippet", "dnsmasq", "--server", SERVER_ADDRESS]))
+        options = [f"--conf-file={snippet}"]
+    return other_dhcp.dnsmasq(classroom, run.directory, run.logs, options)
+
+
+def _wrong(appliance: ApplianceClient, mac: str) -> list[str]:
+    """The errors that the boot log tells of a machine now."""
+    try:
+        boots = appliance.get(f"/api/v1/boot-log/machines/{mac}")
+    except UnknownError:
+        return []  # not heard yet
+    return [found["code"] for boot in boots for found in boot["diagnoses"] if found["severity"] == "error"]
 
 
 def _answers(socket: Path) -> bool:
@@ -198,10 +240,17 @@ def _disk(firmware_: Firmware, directory: Path) -> Path:
     return make_uefi_disk(directory / "local.raw", chain=chain, root=packages if chain is not X64 else Path("/"))
 
 
+def ways(firmware_: Firmware) -> tuple[Beside, ...]:
+    """Beside which DHCP servers this firmware is tried."""
+    # Snippets tell PXE clients of x64 alone: a volume of UEFI HTTP boot is a machine's own.
+    in_snippet = (firmware.SEABIOS, firmware.OVMF, firmware.OVMF_SECURE, firmware.OVMF_IPXE)
+    return tuple(mode for mode in Beside if mode is not Beside.SNIPPET or firmware_ in in_snippet)
+
+
 def try_all(run: Run, beside: Beside, chosen: Sequence[Firmware], say: Say) -> list[Row]:
     """Every firmware beside one DHCP server, `AT_ONCE` at a time."""
     with room(run, beside) as made, ThreadPoolExecutor(AT_ONCE) as workers:
-        return list(workers.map(lambda one: made.try_machine(one, say), chosen))
+        return list(workers.map(lambda one: made.try_machine(one, say), [one for one in chosen if beside in ways(one)]))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -243,7 +292,7 @@ def table_of(rows: Sequence[Row]) -> Table:
     modes = list(dict.fromkeys(row.beside for row in rows))
     table.add_column("firmware")
     for mode in modes:
-        table.add_column("server" if mode is Beside.SERVER else f"proxy beside {mode}")
+        table.add_column(_HEADINGS[mode])
     for one in dict.fromkeys(row.firmware for row in rows):
         cells = {row.beside: _cell(row) for row in rows if row.firmware is one}
         table.add_row(one.words, *(cells.get(mode, "") for mode in modes))
@@ -253,7 +302,10 @@ def table_of(rows: Sequence[Row]) -> Table:
 def _cell(row: Row) -> str:
     agent = "-" if row.agent_s is None else f"{row.agent_s:.1f}"
     local = "-" if row.local_s is None else f"{row.local_s:.1f}"
-    return f"{agent} / {local}" if row.is_good else f"{agent} / {local}  FAILED"
+    cell = f"{agent} / {local}"
+    if row.diagnoses:
+        cell += f"  after {', '.join(row.diagnoses)}"
+    return cell if row.is_good else f"{cell}  FAILED"
 
 
 if __name__ == "__main__":
