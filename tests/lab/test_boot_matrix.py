@@ -1,0 +1,25 @@
+"""The boot matrix: every firmware beside every DHCP server comes to the agent, and without a task to its own disk."""
+
+import os
+
+import pytest
+from classroom.matrix import FIRMWARE, Beside, Row, try_all, ways
+from classroom.run import Run
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.lab,
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.timeout(3600),
+]
+
+
+@pytest.mark.parametrize("beside", Beside)
+def test_every_firmware_reaches_the_agent_and_its_own_disk(beside: Beside) -> None:
+    chosen = [one for one in FIRMWARE if one.is_installed and beside in ways(one)]
+    assert len(chosen) >= 4
+    with Run() as run:
+        rows = try_all(run, beside, chosen, print)
+    bad: list[Row] = [row for row in rows if not row.is_good]
+    assert not bad
