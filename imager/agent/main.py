@@ -38,6 +38,8 @@ REPORT_EVERY_S = 1.0
 """Progress on the console and to the appliance, whose patience is 5 s."""
 RESTART_PAUSE_S = 3.0
 """How long the screen shows that a task is done before the machine restarts."""
+END_TAKES_S = 30.0
+"""The kernel ends the machine meanwhile."""
 LOG_LINES_SENT = 40
 MOST_CASTS = 6
 """Of one task: a sender that ended early was restarted with its appliance, more often than that it is no accident."""
@@ -245,6 +247,7 @@ class Agent:
         self._console.say("restarting" if after is After.REBOOT else "switching off")
         self._pause(RESTART_PAUSE_S)
         restart.reboot() if after is After.REBOOT else restart.power_off()
+        self._pause(END_TAKES_S)  # a further question for a task would say that the machine stays
 
 
 def find_link(interface: str, root: Path = Path("/")) -> Link:

@@ -208,6 +208,8 @@ class BootFiles:
                 step = NextBoot(BootKind.AGENT, step.machine, "no task: the agent has the firmware start the disk")
             else:
                 step = replace(step, way=way)
+        elif step.kind is BootKind.LOCAL and failed:
+            step = replace(step, way=None)  # else its GRUB would try the same and ask the same for ever
         if self._on_told is not None:
             self._on_told(str(request.peer), mac, step)
         return step
