@@ -22,6 +22,7 @@ AHEAD_LOCAL = 512
 AHEAD_RELAYED = 32
 """Addresses that are probed before anybody asks for one."""
 _TRIED_AHEAD = 8
+_TRIED_LENT = 64
 _MOST_MOVED = 2000
 """Addresses whose lease ended that are looked at in one step."""
 
@@ -78,10 +79,16 @@ class FreeAddresses:
 
     def freed(self, address: IPv4Address) -> None:
         """Nobody has it any more, and its record is gone."""
-        if self._leased.pop(number := int(address), None) is not None:
+        number = int(address)
+        if self._leased.pop(number, None) is not None:
             self._drop_circuit(number)
             self._on_trial.pop(number, None)
             self._blank[number] = None
+        elif number in self._expired:
+            del self._expired[number]
+            self._blank[number] = None
+        elif number in self._lent:
+            self._lent[number] = False
 
     def offered(self, address: IPv4Address) -> None:
         """Others come first from now on."""
@@ -114,7 +121,9 @@ class FreeAddresses:
 
     def is_kept(self, address: IPv4Address) -> bool:
         """Whether no stranger gets this address, though it is free."""
-        return int(address) in self._expired and not self._may_strangers_take_expired()
+        number = int(address)
+        is_expired = number in self._expired or self._lent.get(number, False)
+        return is_expired and not self._may_strangers_take_expired()
 
     def _may_strangers_take_expired(self) -> bool:
         return len(self._expired) * KEPT_SHARE > self.size
@@ -148,8 +157,10 @@ class FreeAddresses:
             yield IPv4Address(next(iter(self._blank)))
         if self._expired and may_take_expired:
             yield IPv4Address(next(iter(self._expired)))
-        if self._lent:
-            yield IPv4Address(next(iter(self._lent)))
+        for number, was_expired in islice(self._lent.items(), _TRIED_LENT):
+            if may_take_expired or not was_expired:
+                yield IPv4Address(number)
+                return
 
     def ahead(
         self,

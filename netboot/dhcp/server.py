@@ -122,7 +122,7 @@ class DhcpServer:
         kind = request.message_type
         if kind is None:
             return Ignored("BOOTP: no message type (option 53)")
-        refused = self._intake.refuse(mac, arrival.source, request.giaddr, arrival.now)
+        refused = self._intake.refuse(mac, self._source_of(mac, arrival), request.giaddr, arrival.now)
         if refused is not None:
             return refused
         place = find_place(request, arrival, self._places, self._config.server_address)
@@ -141,6 +141,11 @@ class DhcpServer:
                 return self._inform(request, place, arrival)
             case other:
                 return Ignored(f"not a client's message: {other.name}")
+
+    def _source_of(self, mac: str, arrival: Arrival) -> IPv4Address:
+        """Whose allowance a packet takes. Others may send in the name of a machine's address: not from its own."""
+        lease = self._leases.get_by_mac(mac)
+        return NO_ADDRESS if lease is not None and lease.address == arrival.source else arrival.source
 
     # DISCOVER
 

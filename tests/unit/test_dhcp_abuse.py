@@ -11,16 +11,18 @@ from dhcp_builders import (
     a_request,
     a_server,
     an_arrival,
+    choose_by_firmware,
     lease_address,
     reason_of,
     reply_to,
 )
 
 from netboot.dhcp.intake import PER_MACHINE_BURST, PER_SOURCE_BURST, STRANGERS_BURST, Allowances
-from netboot.dhcp.leases import LeaseTable
+from netboot.dhcp.leases import Lease, LeaseTable
 from netboot.dhcp.places import DECLINED_S
 from netboot.dhcp.reply import Reply
-from netboot.dhcp.server import TRIAL_S, DhcpServer
+from netboot.dhcp.server import OFFER_S, TRIAL_S, DhcpServer
+from netboot.dhcp.subnets import Pool, Reservation, ServerConfig, Subnet
 from netboot.model import Ignored
 from netboot.wire.dhcp_options import (
     LEASE_TIME,
@@ -157,6 +159,52 @@ def test_one_address_that_speaks_for_many_machines_is_answered_so_often_and_no_m
     packets = [a_packet(MessageType.INFORM, mac=made_up(number), ciaddr=source) for number in range(400)]
     outcomes = [server.respond(packet, an_arrival(source=source)) for packet in packets]
     assert sum(isinstance(outcome, Reply) for outcome in outcomes) == PER_SOURCE_BURST
+
+
+def test_who_sends_in_the_name_of_an_address_does_not_keep_its_machine_from_renewing() -> None:
+    server = a_server()
+    address = lease_address(server)
+    arrival = an_arrival(1500.0, source=address)
+    for number in range(400):
+        server.respond(a_packet(MessageType.INFORM, mac=made_up(number), ciaddr=address), arrival)
+    assert reply_to(server, a_renewal(address), arrival).packet.message_type is MessageType.ACK
+
+
+def a_server_with_two_machines_away(now: float, strangers: int) -> tuple[DhcpServer, list[IPv4Address]]:
+    """Of eight addresses; the leases of two machines have ended, and strangers hold others."""
+    server = a_server(last=107)
+    addresses = [lease_address(server, machine(number), 1000.0) for number in range(2)]
+    for number, address in enumerate(addresses):
+        reply_to(server, a_renewal(address, mac=machine(number)), an_arrival(1001.0))
+    assert take_all(server, now, count=strangers) == strangers
+    return server, addresses
+
+
+def test_what_is_offered_to_the_machine_that_had_it_is_no_strangers_either() -> None:
+    server, (address, _) = a_server_with_two_machines_away(5000.0, strangers=6)
+    offer = reply_to(server, a_discover(mac=machine(0)), an_arrival(5000.0)).packet
+    assert offer.yiaddr == address
+    assert "kept for machines that had one" in reason_of(server, a_discover(mac=made_up(99)), an_arrival(5000.0))
+    ack = reply_to(server, a_request(offer, mac=machine(0)), an_arrival(5001.0)).packet
+    assert (ack.message_type, ack.yiaddr) == (MessageType.ACK, address)
+
+
+def test_what_was_offered_to_the_machine_that_had_it_is_kept_when_it_takes_another_servers_offer() -> None:
+    server, (address, _) = a_server_with_two_machines_away(5000.0, strangers=3)
+    reply_to(server, a_discover(mac=machine(0)), an_arrival(5000.0))
+    wish = a_discover(mac=made_up(99), wished=address)
+    assert reply_to(server, wish, an_arrival(5000.0 + OFFER_S + 1)).packet.yiaddr != address
+
+
+def test_an_address_whose_machine_has_another_for_good_is_kept_for_nobody() -> None:
+    subnet = Subnet(NETWORK, (Pool(NETWORK[100], NETWORK[103]),), 3600)
+    config = ServerConfig(SERVER, subnet, reservations=(Reservation(NETWORK[150], machine(0)),), probe=False)
+    leases = LeaseTable([Lease(machine(0), NETWORK[100], 900.0)])  # from before it had a reservation
+    server = DhcpServer(config, leases, choose_by_firmware)
+    assert take_all(server, 1000.0, count=3) == 3
+    assert "kept for machines that had one" in reason_of(server, a_discover(), an_arrival(1000.0))
+    assert lease_address(server, machine(0)) == NETWORK[150]
+    assert lease_address(server) == NETWORK[100]
 
 
 def test_a_flood_of_new_machines_leaves_the_known_ones_their_turn() -> None:
