@@ -4,6 +4,7 @@ import random
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -58,6 +59,16 @@ class LeaseAsker:
         self._transactions.clear()
         return self.acked.get(mac)
 
+    def ask(self, mac: str, wished: str = "") -> None:
+        """A DISCOVER alone, for `next_offer`."""
+        self._discover(mac, [("requested_addr", wished)] if wished else [])
+
+    def next_offer(self) -> tuple[str, str]:
+        """MAC and address of the first offer that comes for whoever asked. TimeoutError when there is none."""
+        self._sock.settimeout(ANSWER_S)
+        packet = BOOTP(self._sock.recv(2000))
+        return self._transactions.pop(packet.xid), packet.yiaddr
+
     def renew(self, mac: str, seconds: float = ANSWER_S) -> str | None:
         """Ask to keep its address, as a machine does that has lost sight of its server; None when there is no ACK."""
         address, xid = self.acked.pop(mac), self._random.getrandbits(32)
@@ -72,7 +83,10 @@ class LeaseAsker:
 
     def wait_for(self, count: int, seconds: float = 30.0) -> None:
         """So many more machines have an address."""
-        enough = len(self.acked) + count
+        self.wait_until(len(self.acked) + count, seconds)
+
+    def wait_until(self, enough: int, seconds: float = 30.0) -> None:
+        """So many machines have an address."""
         deadline = time.monotonic() + seconds
         while len(self.acked) < enough:
             assert time.monotonic() < deadline, f"{len(self.acked)} leases, {enough} are waited for"
@@ -85,10 +99,10 @@ class LeaseAsker:
             self._answer(0.5, lambda: not self._transactions or self._ended.is_set())
             self._transactions.clear()
 
-    def _discover(self, mac: str) -> None:
+    def _discover(self, mac: str, more: Sequence[tuple[str, str]] = ()) -> None:
         xid = self._random.getrandbits(32)
         self._transactions[xid] = mac
-        self._send(mac, xid, [("message-type", "discover")])
+        self._send(mac, xid, [("message-type", "discover"), *more])
 
     def _answer(self, seconds: float, is_done: Any) -> None:
         """Take offers up and note ACKs until it is done or nothing comes."""

@@ -26,7 +26,7 @@ def test_a_host_that_empties_the_pool_takes_no_address_from_machines_that_renew(
         assert None not in held.values()
         assert {mac: room.renew(mac) for mac in machines} == held
         thief.start()
-        thief.wait_for(POOL - MACHINES)  # all that there was
+        thief.wait_until(POOL - MACHINES)  # all that there was
         for _ in range(3):
             assert {mac: room.renew(mac, 1.0) for mac in machines} == held
         assert {mac: room.lease(mac, 1.0) for mac in machines} == held  # those that started anew
