@@ -1,6 +1,7 @@
 """Boots of real firmware, recorded (tests/lab/record_boots.py), as `roomcast boot log` tells them in 80 columns.
 
-`python tests/golden/test_boot_logs.py` writes the texts anew: read what changed before you keep it.
+`seabios-deploy` is of a run of vm-lab/demo. `.venv/bin/python tests/golden/test_boot_logs.py` writes the texts anew: read
+what changed before you keep it.
 """
 
 import io
@@ -75,6 +76,7 @@ def test_events_of_a_recorded_boot_fall_into_the_same_boots_again(path: Path) ->
     [
         ("seabios-tftp-blocked", ["never-fetched"]),
         ("seabios-agent-silent", ["agent-missing"]),
+        ("seabios-deploy", []),
         ("ovmf-agent-silent", ["agent-missing"]),
         ("ovmf-http", ["volume-silent"]),
         ("ovmf-secure-kernel-refused", ["kernel-refused"]),
