@@ -1,7 +1,7 @@
 """Boots of real firmware, recorded (tests/lab/record_boots.py), as `roomcast boot log` tells them in 80 columns.
 
-`seabios-deploy` is of a run of vm-lab/demo. `.venv/bin/python tests/golden/test_boot_logs.py` writes the texts anew: read
-what changed before you keep it.
+`seabios-deploy` is of a run of vm-lab/demo. `.venv/bin/python tests/golden/test_boot_logs.py` writes the
+texts anew: read what changed before you keep it.
 """
 
 import io
