@@ -143,16 +143,23 @@ class FreeAddresses:
         self._advance(now)
         self._reclaim(is_offered)
         may_take_expired = not is_stranger or self._may_strangers_take_expired()
+        self._skip_given(now, is_offered)
         for _ in range(min(_TRIED_AHEAD, len(self._ahead))):
             number = self._ahead.popleft()
+            if self._was_given(number, now, is_offered):
+                continue
             if number in self._blank or (may_take_expired and number in self._expired):
                 if is_probed(address := IPv4Address(number)):
                     yield address
                 else:
                     self._ahead.append(number)
-        if (never := self._next_unvisited()) is not None:
-            self._blank[never] = None
-            yield IPv4Address(never)
+        for _ in range(_MOST_MOVED):
+            if (never := self._next_unvisited()) is None:
+                break
+            if not self._was_given(never, now, is_offered):
+                self._blank[never] = None
+                yield IPv4Address(never)
+                break
         if self._blank:
             yield IPv4Address(next(iter(self._blank)))
         if self._expired and may_take_expired:
@@ -196,6 +203,25 @@ class FreeAddresses:
             if is_offered(address):
                 return
             (self._expired if self._lent.pop(number) else self._blank)[number] = None
+
+    def _skip_given(self, now: float, is_offered: Callable[[IPv4Address], bool]) -> None:
+        """So that what comes next is to be had."""
+        for place in (self._blank, self._expired):
+            for _ in range(_MOST_MOVED):
+                if not place or not self._was_given(next(iter(place)), now, is_offered):
+                    break
+
+    def _was_given(self, number: int, now: float, is_offered: Callable[[IPv4Address], bool]) -> bool:
+        """Whether a server of another interface, or of earlier settings, gave or offered it; then it has its place."""
+        address = IPv4Address(number)
+        lease = self._leases.get_by_address(address)
+        if lease is not None and lease.is_active(now):
+            self.taken(address, lease.expires_s)
+            return True
+        if number not in self._lent and is_offered(address):
+            self.offered(address)
+            return True
+        return False
 
     def _next_unvisited(self) -> int | None:
         for number in self._unvisited:

@@ -1,5 +1,6 @@
 """Several subnets, relay agents and reservations."""
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -26,6 +27,7 @@ from netboot.dhcp.offers import OpenOffers
 from netboot.dhcp.reply import Arrival, Delivery, Destination
 from netboot.dhcp.server import DhcpServer
 from netboot.dhcp.subnets import Pool, Reservation, ServerConfig, Subnet
+from netboot.wire.dhcp import DhcpPacket
 from netboot.wire.dhcp_options import (
     CLIENT_IDENTIFIER,
     DOMAIN_NAME,
@@ -257,3 +259,28 @@ def test_servers_of_two_interfaces_share_offers_and_do_not_spoil_each_others() -
     request = a_packet(MessageType.REQUEST, (SERVER_IDENTIFIER, second), (REQUESTED_ADDRESS, address), giaddr=relay)
     assert "another interface" in reason_of(one, request)
     assert reply_to(two, request).packet.message_type is MessageType.ACK
+
+
+def test_two_servers_of_one_far_network_give_and_offer_no_address_twice_and_refuse_nobody() -> None:
+    """Its relay agent sends to both: they share leases and offers, and each knows its own part of what was given."""
+    leases, offers = LeaseTable(), OpenOffers()
+    config = ServerConfig(SERVER, LOCAL, (REMOTE,), (), probe=False)
+    first, second = (DhcpServer(config, leases, choose_by_firmware, offers) for _ in range(2))
+
+    def offered_by(server: DhcpServer, mac: str) -> DhcpPacket:
+        return reply_to(server, a_discover(mac=mac, giaddr=FAR[1])).packet
+
+    for number in range(60):
+        mac = f"52:54:00:00:01:{number:02x}"
+        request = replace(a_request(offered_by(first, mac), mac=mac), giaddr=FAR[1])
+        assert reply_to(first, request).packet.message_type is MessageType.ACK
+    open_offers = [
+        (server, mac, offered_by(server, mac))
+        for number in range(40)
+        for server, mac in ((first, f"52:54:00:00:02:{number:02x}"), (second, f"52:54:00:00:03:{number:02x}"))
+    ]
+    assert len({offer.yiaddr for _, _, offer in open_offers}) == 80
+    for server, mac, offer in open_offers:
+        request = replace(a_request(offer, mac=mac), giaddr=FAR[1])
+        assert reply_to(server, request).packet.message_type is MessageType.ACK
+    assert len(leases.all()) == 140
