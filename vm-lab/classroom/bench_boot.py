@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from classroom.bench_dhcp import bench_avalanche, bench_rate
+from classroom.bench_tftp import bench_bad_line, bench_tftp
 from classroom.errors import LabError
 from classroom.figures import Figure, lines_of
 from classroom.run import Run
@@ -15,7 +16,12 @@ from classroom.run import Run
 Bench = Callable[[Run], Iterator[Figure]]
 """Measures once: ours and the peers', one after the other. Each figure's name is the same in every run."""
 
-BENCHES: dict[str, Bench] = {"dhcp": bench_rate, "avalanche": bench_avalanche}
+BENCHES: dict[str, Bench] = {
+    "dhcp": bench_rate,
+    "avalanche": bench_avalanche,
+    "tftp": bench_tftp,
+    "tftp-bad-line": bench_bad_line,
+}
 
 
 def main() -> int:
