@@ -48,7 +48,7 @@ def bench_bad_line(lab: Run) -> Iterator[Figure]:
         for name in ("roomcast", "atftpd"):
             with tftp_serving(lab, name, bad_line_seed=BAD_SEED) as served:
                 seconds[name] = _seconds_over_bad_line(served, window)
-        theirs = seconds["atftpd"]
+        theirs = min(seconds["atftpd"], BAD_WITHIN_S)
         told = f"atftpd {theirs:.2f} s" if theirs < BAD_WITHIN_S else f"atftpd more than {BAD_WITHIN_S:.0f} s"
         name = f"tftp bad line, 4 MB, window {window}"
         yield Figure(name, seconds["roomcast"], " s", theirs, is_least=False, peer=told, digits=2)
@@ -72,11 +72,11 @@ def _faster(
 
 
 def _seconds_over_bad_line(served: TftpServed, window: int) -> float:
-    """Of the small file, whole; BAD_WITHIN_S when it takes longer."""
+    """Of the small file, whole; without end when it takes longer than BAD_WITHIN_S."""
     for _ in range(BAD_TRIES):
         fetched = served.fetch(SMALL, window=window, within_s=BAD_WITHIN_S)
         if fetched.whole:
             return fetched.seconds
         if fetched.seconds >= BAD_WITHIN_S:
-            return BAD_WITHIN_S
+            return float("inf")
     raise LabError(f"no file came over the bad line in {BAD_TRIES} tries, window {window}")
