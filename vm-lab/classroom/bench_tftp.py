@@ -62,7 +62,7 @@ def _faster(
     theirs: TftpServed,
     file: str,
     *,
-    window: int = 1,
+    window: int = 0,
     clients: int = 1,
 ) -> Figure:
     other = theirs.fetch(file, window=window, clients=clients).mb_per_s
