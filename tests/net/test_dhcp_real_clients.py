@@ -5,6 +5,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -126,42 +127,49 @@ def relay(lan: Lan) -> Host:
     return relay
 
 
-def test_a_client_behind_a_relay_leases_renews_past_it_rebinds_through_it_and_releases(
-    lan: Lan, relay: Host, tmp_path: Path
-) -> None:
+@contextmanager
+def behind_relay(lan: Lan, relay: Host, directory: Path) -> Iterator[tuple[Served, Wire, Client]]:
+    """The appliance with a subnet behind the relay, and a client there that was started."""
     server, host = lan.hosts[0], lan.hosts[2]
-    config = tmp_path / "roomcast.toml"
+    config = directory / "roomcast.toml"
     config.write_text(
         '[[subnet]]\nnetwork = "10.98.0.0/24"\npools = ["10.98.0.50-10.98.0.60"]\nrouters = ["10.98.0.1"]\n'
     )
-    client = Client("dhclient", host, tmp_path / "client", interface="r0", settings=HASTY)
-    with (
-        serving(server, tmp_path / "server", "--config", str(config), "--verbose") as served,
-        Wire(server) as wire,
-        Wire(relay, "r0") as behind,
-    ):
+    client = Client("dhclient", host, directory / "client", interface="r0", settings=HASTY)
+    with serving(server, directory / "server", "--config", str(config), "--verbose") as served, Wire(server) as wire:
         relay.popen("dhcrelay", "-4", "-d", "-a", "-m", "append", "--no-pid", "-id", "r0", "-iu", INTERFACE, SERVER)
         client.start()
+        yield served, wire, client
+        assert "Traceback" not in served.log()
+
+
+def test_a_client_behind_a_relay_leases_and_releases_and_option_82_comes_back(
+    lan: Lan, relay: Host, tmp_path: Path
+) -> None:
+    with Wire(relay, "r0") as behind, behind_relay(lan, relay, tmp_path) as (served, wire, client):
         seen, address = leased(wire, client)
         assert address.startswith("10.98.0.5")
-        talk = [message for message in wire.messages[:seen] if message.mac == host.mac]
+        talk = [message for message in wire.messages[:seen] if message.mac == client.host.mac]
         assert {message.giaddr for message in talk} == {"10.98.0.1"}
         circuits = {message.options["relay_agent_information"] for message in talk}
         assert len(circuits) == 1 and b"r0" in circuits.pop(), "option 82 comes back as the relay made it"
         behind.wait_for(lambda m: m.kind == "ACK" and m.yiaddr == address and m.options["router"] == "10.98.0.1")
+        client.release()
+        wait_for_log(served, rf"RELEASE, no answer is due: {re.escape(address)} is free")
 
+
+@pytest.mark.long
+def test_a_client_behind_a_relay_renews_past_it_and_rebinds_through_it(lan: Lan, relay: Host, tmp_path: Path) -> None:
+    with Wire(relay, "r0") as behind, behind_relay(lan, relay, tmp_path) as (_, wire, client):
+        seen, address = leased(wire, client)
         # ISC's relay agent takes what only passes it, too, and sends a copy.
         seen = wire.wait_for(lambda m: m.giaddr == "0.0.0.0" and is_renewal(address)(m), after=seen)
         wire.wait_for(lambda m: m.kind == "ACK" and m.destination == address, after=seen)
-        block_unicast(host, "output")
+        block_unicast(client.host, "output")
         seen = len(wire.messages)
         behind.wait_for(is_rebinding(address), after=len(behind.messages))
         seen = wire.wait_for(lambda m: m.kind == "REQUEST" and m.giaddr == "10.98.0.1", after=seen)
         wire.wait_for(lambda m: m.kind == "ACK" and m.destination == "10.98.0.1", after=seen)
-        unblock_unicast(host)
-        client.release()
-        wait_for_log(served, rf"RELEASE, no answer is due: {re.escape(address)} is free")
-        assert "Traceback" not in served.log()
 
 
 # INFORM, DECLINE

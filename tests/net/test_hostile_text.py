@@ -211,7 +211,7 @@ def test_options_that_overflow_or_contradict_each_other_draw_a_short_answer_or_n
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, INTERFACE.encode())
         sock.bind(("", 68))
-        sock.settimeout(1)
+        sock.settimeout(0.4)
         sock.sendto(build_dhcp(packet)[:243] + options + b"\xff", ("255.255.255.255", 67))
         try:
             answer = sock.recv(4000)
