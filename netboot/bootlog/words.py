@@ -97,6 +97,8 @@ def summary_of(boot: BootRecord) -> str:
         match entry.event:
             case Agent() as event:
                 return _agent(event)[0]
+            case Configured(told=Told.LOCAL, way="none"):
+                return "no way led to its own disk"
             case Configured(told=Told.LOCAL):
                 return "told to start its own disk"
     match furthest(boot):
@@ -220,7 +222,7 @@ def _fetch(event: Fetch) -> tuple[str, str, bool]:
     how = event.transport.upper()
     path = shown(event.path)
     if normal_path(event.path).startswith("grub/failed-chainload-"):
-        return "says that its own disk did not start", "", False
+        return "asked because its own disk did not start", "", False
     match event.state:
         case FetchState.RUNNING:
             size = f", {bytes_words(event.size)}" if event.size >= 0 else ""

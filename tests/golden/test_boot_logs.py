@@ -77,6 +77,8 @@ def test_events_of_a_recorded_boot_fall_into_the_same_boots_again(path: Path) ->
         ("seabios-tftp-blocked", ["never-fetched"]),
         ("seabios-agent-silent", ["agent-missing"]),
         ("seabios-deploy", []),
+        ("seabios-own-disk", []),
+        ("ovmf-own-disk-fails", ["no-way-home"]),
         ("ovmf-agent-silent", ["agent-missing"]),
         ("ovmf-http", ["volume-silent"]),
         ("ovmf-secure-kernel-refused", ["kernel-refused"]),

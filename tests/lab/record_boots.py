@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from boot_room import BRIDGE, BootRoom, boot_room
+from classroom.boot_disks import LOCAL_SAYS, make_bios_disk
 from classroom.firmware import OVMF, OVMF_HTTP, OVMF_SECURE, SEABIOS, Firmware
 
 ROOMCAST = str(Path(sys.executable).parent / "roomcast")
@@ -31,9 +32,10 @@ KEPT = ("mac", "started_s", "machine", "address", "dropped", "next_s", "entries"
 class Scene:
     firmware: Firmware
     until: Callable[[str], bool]
-    """Looks at the words of the log."""
+    """Looks at the words of the log, and of the machine's serial line."""
     proxy: bool = False
     before: Callable[[BootRoom], None] = lambda room: None
+    disk: Callable[[Path], Path] | None = None
 
 
 def drop(port: int) -> Callable[[BootRoom], None]:
@@ -47,6 +49,12 @@ def drop(port: int) -> Callable[[BootRoom], None]:
     return rule
 
 
+def without_agent(room: BootRoom) -> None:
+    """So that every machine is told to start its own disk."""
+    for file in (room.directory / "data" / "agent").iterdir():
+        file.unlink()
+
+
 SCENES = {
     "seabios-agent-silent": Scene(SEABIOS, lambda said: "agent-missing" in said),
     "ovmf-agent-silent": Scene(OVMF, lambda said: "agent-missing" in said),
@@ -54,6 +62,10 @@ SCENES = {
     "ovmf-proxy-secure-boot-refused": Scene(OVMF_SECURE, lambda said: "secure-boot-refused" in said, proxy=True),
     "ovmf-secure-kernel-refused": Scene(OVMF_SECURE, lambda said: "kernel-refused" in said),
     "seabios-proxy": Scene(SEABIOS, lambda said: "agent/initrd.img" in said and "on its way" not in said, proxy=True),
+    "seabios-own-disk": Scene(
+        SEABIOS, lambda said: "grub.cfg-01" in said and LOCAL_SAYS in said, before=without_agent, disk=make_bios_disk
+    ),
+    "ovmf-own-disk-fails": Scene(OVMF, lambda said: "failed-chainload" in said, before=without_agent),
     "seabios-tftp-blocked": Scene(SEABIOS, lambda said: "never-fetched" in said, before=drop(69)),
 }
 LONGEST_S = 200.0
@@ -75,9 +87,10 @@ def play(scene: Scene, directory: Path) -> tuple[list[dict[str, Any]], str]:
         while "Ctrl-C ends it" not in log.read_text():
             assert time.monotonic() < deadline_s, log.read_text()
             time.sleep(0.1)
-        with room.machine(scene.firmware, MAC) as machine:
+        disk = scene.disk(room.directory / "disk.raw") if scene.disk else None
+        with room.machine(scene.firmware, MAC, disk) as machine:
             said = ""
-            while not scene.until(said):
+            while not scene.until(said + machine.text()):
                 assert time.monotonic() < deadline_s, f"{said}\n{machine.text()[-3000:]}"
                 time.sleep(1)
                 command = [ROOMCAST, "boot", "log", MAC, "--json", "--socket", str(socket)]

@@ -109,7 +109,7 @@ def a_boot(*events: BootEvent) -> BootRecord:
         (Fetch("tftp", "a", FetchState.SIZED, 5000), "TFTP a: asked for its size, 5 KB", "", True),
         (
             Fetch("tftp", "/grub/failed-chainload-52:54:00:00:00:01.cfg", FetchState.DONE, 300),
-            "says that its own disk did not start",
+            "asked because its own disk did not start",
             "",
             False,
         ),
@@ -189,6 +189,7 @@ def test_text_of_strangers_moves_no_cursor_and_adds_no_line() -> None:
         ((Fetch("tftp", "bios/core.0", FetchState.DONE),), "boot program loaded"),
         ((Configured(Told.AGENT),), "GRUB was told to start the agent"),
         ((Configured(Told.AGENT), Configured(Told.LOCAL)), "told to start its own disk"),
+        ((Configured(Told.LOCAL, way="none"),), "no way led to its own disk"),
         ((Fetch("http", "agent/vmlinuz", FetchState.DONE),), "kernel loaded"),
         ((Fetch("http", "agent/initrd.img", FetchState.DONE),), "kernel and initramfs loaded"),
         ((Registered("pc-01"),), "the agent registered"),
