@@ -58,10 +58,10 @@ def leased(wire: Wire, client: Client, after: int = 0) -> tuple[int, str]:
     return seen, ack.yiaddr
 
 
-def wait_for_log(served: Served, pattern: str, seconds: float = 10) -> None:
+def wait_for_log(of: Served | Client, pattern: str, seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
-    while not re.search(pattern, served.log()):
-        assert time.monotonic() < deadline, served.log()
+    while not re.search(pattern, of.log()):
+        assert time.monotonic() < deadline, of.log()
         time.sleep(0.05)
 
 
@@ -154,6 +154,7 @@ def test_a_client_behind_a_relay_leases_and_releases_and_option_82_comes_back(
         circuits = {message.options["relay_agent_information"] for message in talk}
         assert len(circuits) == 1 and b"r0" in circuits.pop(), "option 82 comes back as the relay made it"
         behind.wait_for(lambda m: m.kind == "ACK" and m.yiaddr == address and m.options["router"] == "10.98.0.1")
+        wait_for_log(client, "bound to")
         client.release()
         wait_for_log(served, rf"RELEASE, no answer is due: {re.escape(address)} is free")
 

@@ -317,7 +317,8 @@ def test_hostile_texts_of_an_agent_stay_text_in_commands_pages_and_boot_files(sc
     told = scene.shown("machine", "list", "--json")
     assert_fit_to_show(told)
     assert len(json.loads(told)) >= len(names)
-    for page in ("/", "/machines", "/sessions", "/images", "/nosuch<script>alert(1)</script>"):
+    boots = [f"/boots/52:54:00:{room}:00:{number:02x}" for room in (66, 67) for number in range(len(names))]
+    for page in ("/", "/machines", "/sessions", "/images", "/boots", *boots, "/nosuch<script>alert(1)</script>"):
         html = scene.served.host.run("curl", "-sS", f"http://127.0.0.1:8670{page}")
         assert "alert(1)</script>" not in html and "<img src=x" not in html and "7006652" not in html
         assert all(character.isprintable() or character == "\n" for character in html)
