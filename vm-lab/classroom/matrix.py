@@ -35,8 +35,8 @@ from netboot.errors import NetbootError, UnknownError
 AT_ONCE = 2
 """Emulated machines: each keeps a core busy."""
 SERVE_TIMEOUT_S = 60.0
-AGENT_TIMEOUT_S = 200.0
-LOCAL_TIMEOUT_S = 120.0
+AGENT_TIMEOUT_S = 300.0
+LOCAL_TIMEOUT_S = 180.0
 POLL_S = 0.25
 REFUSED = "secure-boot-refused"
 """As the boot log names it."""
