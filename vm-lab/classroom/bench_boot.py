@@ -4,6 +4,7 @@ Two cores of a busy machine give no absolute times: goals are ratios where they 
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 
@@ -32,6 +33,9 @@ def main() -> int:
     options = parser.parse_args()
     if options.runs < 1:
         parser.error("--runs: at least 1")
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > cores / 2:
+        print(f"bench: load is {load:.1f} on {cores} cores: other work takes its part of every figure", file=sys.stderr)
     short = 0
     try:
         with Run() as lab:
