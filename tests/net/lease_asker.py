@@ -4,7 +4,6 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -59,9 +58,16 @@ class LeaseAsker:
         self._transactions.clear()
         return self.acked.get(mac)
 
-    def ask(self, mac: str, wished: str = "") -> None:
-        """A DISCOVER alone, for `next_offer`."""
-        self._discover(mac, [("requested_addr", wished)] if wished else [])
+    def ask(self, *wishes: tuple[str, str]) -> None:
+        """A DISCOVER for each MAC, with the address that it wishes for or "", at once; for `next_offer`."""
+        packets = []
+        for mac, wished in wishes:
+            xid = self._random.getrandbits(32)
+            self._transactions[xid] = mac
+            wish = [("requested_addr", wished)] if wished else []
+            packets.append(self._packet(mac, xid, [("message-type", "discover"), *wish]))
+        for packet in packets:
+            self._sock.sendto(packet, (self._server, SERVER_PORT))
 
     def next_offer(self) -> tuple[str, str]:
         """MAC and address of the first offer that comes for whoever asked. TimeoutError when there is none."""
@@ -69,13 +75,17 @@ class LeaseAsker:
         packet = BOOTP(self._sock.recv(2000))
         return self._transactions.pop(packet.xid), packet.yiaddr
 
-    def renew(self, mac: str, seconds: float = ANSWER_S) -> str | None:
-        """Ask to keep its address, as a machine does that has lost sight of its server; None when there is no ACK."""
-        address, xid = self.acked.pop(mac), self._random.getrandbits(32)
-        self._transactions[xid] = mac
-        self._send(mac, xid, [("message-type", "request")], ciaddr=address)
-        self._answer(seconds, lambda: not self._transactions)
-        self._transactions.clear()
+    def renew(self, mac: str) -> str | None:
+        """Ask to keep its address, up to three times, as a machine that has lost sight of its server; None: no ACK."""
+        address = self.acked.pop(mac)
+        for _ in range(3):
+            xid = self._random.getrandbits(32)
+            self._transactions[xid] = mac
+            self._send(mac, xid, [("message-type", "request")], ciaddr=address)
+            self._answer(ANSWER_S, lambda: len(self._transactions) == 0)
+            if not self._transactions:
+                break
+            self._transactions.clear()
         return self.acked.get(mac)
 
     def new_mac(self) -> str:
@@ -99,10 +109,8 @@ class LeaseAsker:
             self._answer(0.5, lambda: not self._transactions or self._ended.is_set())
             self._transactions.clear()
 
-    def _discover(self, mac: str, more: Sequence[tuple[str, str]] = ()) -> None:
-        xid = self._random.getrandbits(32)
-        self._transactions[xid] = mac
-        self._send(mac, xid, [("message-type", "discover"), *more])
+    def _discover(self, mac: str) -> None:
+        self.ask((mac, ""))
 
     def _answer(self, seconds: float, is_done: Any) -> None:
         """Take offers up and note ACKs until it is done or nothing comes."""
@@ -127,5 +135,8 @@ class LeaseAsker:
                 del self._transactions[packet.xid]
 
     def _send(self, mac: str, xid: int, options: list[tuple[str, str]], ciaddr: str = "0.0.0.0") -> None:
+        self._sock.sendto(self._packet(mac, xid, options, ciaddr), (self._server, SERVER_PORT))
+
+    def _packet(self, mac: str, xid: int, options: list[tuple[str, str]], ciaddr: str = "0.0.0.0") -> bytes:
         packet = BOOTP(chaddr=bytes.fromhex(mac.replace(":", "")), xid=xid, giaddr=self._relay, hops=1, ciaddr=ciaddr)
-        self._sock.sendto(bytes(packet / DHCP(options=[*options, "end"])), (self._server, SERVER_PORT))
+        return bytes(packet / DHCP(options=[*options, "end"]))

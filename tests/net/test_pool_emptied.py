@@ -28,8 +28,8 @@ def test_a_host_that_empties_the_pool_takes_no_address_from_machines_that_renew(
         thief.start()
         thief.wait_until(POOL - MACHINES)  # all that there was
         for _ in range(3):
-            assert {mac: room.renew(mac, 1.0) for mac in machines} == held
-        assert {mac: room.lease(mac, 1.0) for mac in machines} == held  # those that started anew
+            assert {mac: room.renew(mac) for mac in machines} == held
+        assert {mac: room.lease(mac) for mac in machines} == held  # those that started anew
         assert room.lease(room.new_mac(), 0.5) is None
         thief.stop()
         assert set(thief.acked.values()).isdisjoint(held.values())

@@ -22,11 +22,10 @@ def test_a_client_that_waits_for_a_probe_keeps_nobody_else_waiting(tmp_path: Pat
             known = asker.new_mac()
             address = asker.lease(known)
             first, second = asker.new_mac(), asker.new_mac()
-            asker.ask(first, wished=FREE)
-            asker.ask(known)
+            asker.ask((first, FREE), (known, ""))
             assert asker.next_offer() == (known, address)  # it asked later, and has no probe to wait for
             assert asker.next_offer() == (first, FREE)
-            asker.ask(second, wished=TAKEN)
+            asker.ask((second, TAKEN))
             mac, offered = asker.next_offer()
             assert mac == second and offered not in (TAKEN, FREE, address)
             (told,) = [line for line in served.log().splitlines() if "address in use by a stranger" in line]
