@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from classroom.bench_dhcp import bench_avalanche, bench_rate
+from classroom.bench_http import bench_http
 from classroom.bench_tftp import bench_bad_line, bench_tftp
 from classroom.errors import LabError
 from classroom.figures import Figure, lines_of
@@ -20,6 +21,7 @@ Bench = Callable[[Run], Iterator[Figure]]
 BENCHES: dict[str, Bench] = {
     "dhcp": bench_rate,
     "avalanche": bench_avalanche,
+    "http": bench_http,
     "tftp": bench_tftp,
     "tftp-bad-line": bench_bad_line,
 }

@@ -74,6 +74,10 @@ class Served:
     process: subprocess.Popen[bytes]
     client: str
     """Name of its namespace."""
+    server: str
+    """Name of the server's."""
+    directory: Path
+    """The server's files."""
 
     @property
     def rss_bytes(self) -> int:
@@ -107,10 +111,10 @@ def serving(lab: Run, name: str) -> Iterator[Served]:
     cable = f"ip link add e0 netns {server} type veth peer name e0 netns {client}"
     run_program(cable.split())
     for namespace, address in ((server, SERVER), (client, CLIENT)):
-        run_program([*_inside(namespace), "ip", "address", "add", f"{address}/{NETWORK_BITS}", "dev", "e0"])
-        run_program([*_inside(namespace), "ip", "link", "set", "e0", "up"])
-        run_program([*_inside(namespace), "ip", "link", "set", "lo", "up"])
-        run_program([*_inside(namespace), "ethtool", "-K", "e0", "tx", "off"])
+        run_program([*inside(namespace), "ip", "address", "add", f"{address}/{NETWORK_BITS}", "dev", "e0"])
+        run_program([*inside(namespace), "ip", "link", "set", "e0", "up"])
+        run_program([*inside(namespace), "ip", "link", "set", "lo", "up"])
+        run_program([*inside(namespace), "ethtool", "-K", "e0", "tx", "off"])
     environment = {
         **os.environ,
         "ROOMCAST_DATA": str(directory / "data"),
@@ -120,7 +124,7 @@ def serving(lab: Run, name: str) -> Iterator[Served]:
     log = lab.logs / f"{tag}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*_inside(server), *command],
+            [*inside(server), *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -129,7 +133,7 @@ def serving(lab: Run, name: str) -> Iterator[Served]:
     try:
         _wait_for_port(process, server, log)
         time.sleep(SETTLE_S)
-        yield Served(process, client)
+        yield Served(process, client, server, directory)
     finally:
         process.terminate()
         try:
@@ -139,13 +143,13 @@ def serving(lab: Run, name: str) -> Iterator[Served]:
             process.wait()
 
 
-def _inside(namespace: str) -> list[str]:
+def inside(namespace: str) -> list[str]:
     return ["nsenter", f"--net={NETNS / namespace}", "--"]
 
 
 def _wait_for_port(process: subprocess.Popen[bytes], namespace: str, log: Path) -> None:
     deadline = time.monotonic() + START_S
-    while ":67 " not in run_program([*_inside(namespace), "ss", "-Hlun"]):
+    while ":67 " not in run_program([*inside(namespace), "ss", "-Hlun"]):
         if process.poll() is not None or time.monotonic() > deadline:
             raise LabError(f"a DHCP server did not start: see {log}")
         time.sleep(0.1)
@@ -210,7 +214,7 @@ def measure_avalanche(served: Served) -> Avalanche:
 
 def _perfdhcp(served: Served, words: list[str]) -> str:
     # It ends with 3 when some packets were not answered, which is a figure and no failure.
-    done = subprocess.run([*_inside(served.client), *words], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([*inside(served.client), *words], capture_output=True, text=True, timeout=120, check=False)
     if done.returncode not in (0, 3):
         raise LabError(f"`{' '.join(words)}` ended with {done.returncode}: {(done.stdout + done.stderr)[-500:]}")
     return done.stdout
