@@ -14,7 +14,7 @@ MAX_PIECE_BYTES = 64_000
 """Less than the largest UDP datagram: a piece can be sent by one call."""
 MAX_PIECE_BLOCKS = 64
 """The most datagrams of one call (UDP_MAX_SEGMENTS of older kernels)."""
-CACHE_BYTES = 32 * 1024 * 1024
+CACHE_BYTES = 8 * 1024 * 1024
 _ROUND = 65536
 
 

@@ -27,6 +27,10 @@ LARGE, SMALL = "agent/initrd.img", "agent/vmlinuz"
 """The names that the appliance gives them: 32 and 4 MiB."""
 SIZES = {LARGE: 32 << 20, SMALL: 4 << 20}
 START_S = 60.0
+SETTLE_S = 0.3
+"""Until all clients wait for the word."""
+_AT_THE_WORD = ["sh", "-c", 'read word; exec "$@"', "sh"]
+"""Waits for the end of its input, which all clients share: else the first has its file before the last has begun."""
 ROOMCAST = Path(sys.executable).parent / "roomcast"
 
 
@@ -79,17 +83,21 @@ class TftpServed:
         (RFC 2349): over a bad line it measures that.
         """
         targets = [self._directory / f"{number}" for number in range(clients)]
-        began = time.monotonic()
+        start, let_start = os.pipe()
         running = [
             subprocess.Popen(
-                [*inside(self._client), *_client_command(name, target, CLIENTS[number], window)],
-                stdin=subprocess.DEVNULL,
+                [*_AT_THE_WORD, *inside(self._client), *_client_command(name, target, CLIENTS[number], window)],
+                stdin=start,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
             )
             for number, target in enumerate(targets)
         ]
+        os.close(start)
+        time.sleep(SETTLE_S)
+        began = time.monotonic()
+        os.close(let_start)
         said = []
         for client in running:
             try:
