@@ -495,6 +495,8 @@ class TftpLoop:
         core = transfer.core
         if outcome == "TransferFailed":
             fields = {"bytes_acknowledged": 0, **fields, "reason": reason}
+        if self._is_dirty:  # whoever hears of the end can read what was counted until then
+            self._tell_counters(now)
         self._tell({
             "ended": transfer.number, "outcome": outcome, "fields": fields, "seconds": now - transfer.asked_s,
             "block_bytes": core.block_bytes if core else 0, "blocks": core.blocks_acknowledged if core else 0,
