@@ -152,6 +152,18 @@ def test_a_rendered_file_knows_who_asks(lan: Lan, server: Running, tmp_path: Pat
     assert (tmp_path / "rendered").read_text() == f"for {lan.hosts[1].ip}\n"
 
 
+def test_tsize_of_a_rendered_file_is_what_comes(lan: Lan, server: Running) -> None:
+    with a_socket(lan.hosts[1]) as client:
+        client.sendto(a_request("rendered", "tsize", "0"), (SERVER, 69))
+        packet, transfer = receive(client)
+        client.sendto(build_ack(0), transfer)
+        data, _ = receive(client)
+        assert isinstance(data, Data)
+        assert packet == OptionAck({"tsize": str(len(data.payload))})
+        assert data.payload.decode() == f"for {lan.hosts[1].ip}\n"
+        client.sendto(build_ack(1), transfer)
+
+
 def test_text_in_netascii_arrives_as_it_was(lan: Lan, server: Running, files: Path, tmp_path: Path) -> None:
     lan.hosts[1].run("tftp", "-m", "ascii", SERVER, "-c", "get", "text", str(tmp_path / "text"))
     assert (tmp_path / "text").read_bytes() == (files / "text").read_bytes()
