@@ -23,6 +23,8 @@ from netboot.bootlog.words import arch_words, bytes_words, is_bios_arch, last_bl
 OFFER_WAIT_S = 10.0
 """A firmware takes an offer within 4 s (PXE 2.1, section 2.2.3)."""
 PROGRAM_WAIT_S = 15.0
+FETCH_WAIT_S = 25.0
+"""After its lease iPXE looks for an IPv6 router before it fetches anything: 16 s (seen on: QEMU's ROMs)."""
 AGENT_WAIT_S = 90.0
 LOOP_BOOTS = 3
 LOOP_GAP_S = 600.0
@@ -165,7 +167,7 @@ def _never_fetched(story: _Story) -> Diagnosis | None:
     asked = [exchange for exchange in exchanges if exchange.message in ("REQUEST", "INFORM")]
     if not told or not asked or _took_another(asked[-1]) or asked[-1].answer == "NAK":
         return None
-    if story.reached > Phase.ADDRESSED or story.fetches() or (story.quiet_s < PROGRAM_WAIT_S and not story.over):
+    if story.reached > Phase.ADDRESSED or story.fetches() or (story.quiet_s < FETCH_WAIT_S and not story.over):
         return None
     name = shown(told[-1].boot_file)
     if told[-1].answer == "OFFER" and not told[-1].address:

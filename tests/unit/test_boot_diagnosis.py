@@ -72,13 +72,13 @@ def naks_in_a_row(scene: Scene) -> None:
 
 def boot_program_is_never_asked_for(scene: Scene) -> None:
     scene.lease()
-    scene.wait(16)
+    scene.wait(26)
 
 
 def volume_is_never_asked_for(scene: Scene) -> None:
     scene.responder._choose_boot = lambda client: select_boot_file(client, SERVER)  # type: ignore[attr-defined]
     scene.lease(16)
-    scene.wait(16)
+    scene.wait(26)
 
 
 def uefi_gets_the_program_of_bios(scene: Scene) -> None:
@@ -303,7 +303,9 @@ def test_secure_boot_refuses_our_own_grub_beside_another_server(beside: Scene) -
 def test_machine_that_goes_to_the_other_server_for_its_program_is_told_apart(beside: Scene) -> None:
     take_other_servers_address(beside)
     assert beside.diagnoses() == [], "it may be about to ask"
-    beside.wait(16)
+    beside.wait(17)
+    assert beside.diagnoses() == [], "iPXE looks for an IPv6 router first"
+    beside.wait(9)
     (found,) = beside.diagnoses()
     assert found.code == "never-fetched"
     assert found.text == "it took another server's address, was told uefi/grub.efi by us, and never asked for it"

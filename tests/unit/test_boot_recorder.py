@@ -269,7 +269,7 @@ async def test_list_of_boots_has_those_before_the_start_and_goes_on_with_each(sc
     scene.lease()
     told = [(boot["mac"], boot["summary"]) for boot in await history.latest(10)]
     assert told == [(MAC, "has an address"), (OTHER_MAC, "asked by DHCP")]
-    scene.wait(20)
+    scene.wait(30)
     assert [d["code"] for d in (await history.latest(1))[0]["diagnoses"]] == ["never-fetched"]
     scene.tftp("bios/core.0")
     assert (await history.latest(1))[0]["diagnoses"] == []
