@@ -17,8 +17,8 @@ pytestmark = [
 
 @pytest.mark.parametrize("beside", Beside)
 def test_every_firmware_reaches_the_agent_and_its_own_disk(beside: Beside) -> None:
-    chosen = [one for one in FIRMWARE if one.is_installed and beside in ways(one)]
-    assert len(chosen) >= 4
+    assert all(one.is_installed for one in FIRMWARE)
+    chosen = [one for one in FIRMWARE if beside in ways(one)]
     with Run() as run:
         rows = try_all(run, beside, chosen, print)
     bad: list[Row] = [row for row in rows if not row.is_good]

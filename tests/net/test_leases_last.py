@@ -104,6 +104,7 @@ def test_no_acknowledged_lease_is_lost_by_a_power_cut(tmp_path: Path) -> None:
                 held = {lease.mac: str(lease.address) for lease in file.load()}
                 file.close()
             assert acked.items() <= held.items(), f"cut {number} of {CUTS}"
+            assert len(set(acked.values())) == len(acked)
         with (
             mounted(cuts / f"cut-{CUTS - 1}", tmp_path / "after") as after,
             serving(lan.hosts[0], after) as served,

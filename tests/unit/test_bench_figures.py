@@ -33,3 +33,12 @@ def test_figure_below_its_least_or_above_its_most_is_short() -> None:
     least, most = lines_of([a_figure(99.9), a_figure(100.1, name="delay", is_least=False)])
     assert not least.is_reached and not most.is_reached
     assert str(least).endswith("short")
+
+
+def test_what_must_hold_in_every_run_is_short_when_one_run_is() -> None:
+    runs = [a_figure(100, each_run=True), a_figure(99, each_run=True), a_figure(100, each_run=True)]
+    (line,) = lines_of(runs)
+    assert line.value == "100/s (99 to 100)"
+    assert not line.is_reached
+    (line,) = lines_of([runs[0], runs[0]])
+    assert line.is_reached

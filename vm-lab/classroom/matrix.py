@@ -29,6 +29,7 @@ from classroom.network import SERVER_ADDRESS, SERVER_INTERFACE, Classroom
 from classroom.processes import BackgroundProcess, last_lines, run_program
 from classroom.run import Run
 from imager.errors import ImagerError
+from netboot.bootlog.events import Told
 from netboot.cli.client import ApplianceClient
 from netboot.errors import NetbootError, UnknownError
 
@@ -141,7 +142,9 @@ class Room:
                 machine.reset()
                 began = time.monotonic()
                 machine.wait_for(LOCAL_SAYS, LOCAL_TIMEOUT_S, start)
-                local_s = time.monotonic() - began
+                seconds = time.monotonic() - began
+                self._was_told_to_start_its_disk(mac)
+                local_s = seconds
             elif machine.serial.search(LOCAL_SAYS):
                 local_s = time.monotonic() - machine.powered_on_s
             if local_s is not None:
@@ -154,6 +157,13 @@ class Room:
             why = why or f"no agent registered within {AGENT_TIMEOUT_S:.0f} s"
             say(f"{firmware.words}: {why}\n{last_lines(machine.serial.path, 12)}")
         return Row(firmware, self.beside, agent_s, local_s, tuple(diagnoses), why)
+
+    def _was_told_to_start_its_disk(self, mac: str) -> None:
+        """LabError: a machine whose network boot broke starts its disk too, and proves nothing."""
+        with ApplianceClient(self.socket) as appliance:
+            boots = appliance.get(f"/api/v1/boot-log/machines/{mac}")
+        if not any(entry.get("told") == Told.LOCAL for boot in boots for entry in boot["entries"]):
+            raise LabError(f"{mac} started its disk without having been told to")
 
     def _registered(self, machine: Machine, diagnoses: list[str]) -> float | None:
         """Seconds from power-on; None: not within its time, or it has started its disk without.
@@ -270,9 +280,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def say(line: str) -> None:
         console.print(f"{time.monotonic() - began:7.1f} s  {line}", markup=False, soft_wrap=True)
 
-    for one in [one for one in chosen if not one.is_installed]:
-        say(f"{one.words}: {one.program} or its firmware is not installed: left out")
-        chosen.remove(one)
+    if missing := [one.name for one in chosen if not one.is_installed]:
+        parser.error(f"QEMU or firmware is not installed: run vm-lab/install, or leave out {', '.join(missing)}")
     rows: list[Row] = []
     try:
         for mode in modes:

@@ -45,6 +45,8 @@ class Fetched:
     """Of each client that got it whole, as it says itself; empty for atftp, which does not say."""
     whole: int
     """How many clients have the file, its hash checked."""
+    wrong: int
+    """How many say that they have it, and have something else."""
 
     @property
     def mb_per_s(self) -> float:
@@ -110,12 +112,14 @@ class TftpServed:
         is_whole = [target.exists() and hashlib.sha256(target.read_bytes()).digest() == wanted for target in targets]
         for target in targets:
             target.unlink(missing_ok=True)
+        ended_well = [client.returncode == 0 for client in running]
+        wrong = sum(well and not whole for well, whole in zip(ended_well, is_whole, strict=True))
         own = tuple(
             float(match[1])
             for whole, text in zip(is_whole, said, strict=True)
             if whole and (match := re.search(r"took ([\d.]+)", text))
         )
-        return Fetched(seconds, SIZES[name], own, sum(is_whole))
+        return Fetched(seconds, SIZES[name], own, sum(is_whole), wrong)
 
 
 def _client_command(name: str, target: Path, address: str, window: int) -> list[str]:
