@@ -250,7 +250,7 @@ class _TftpServer:
             text, code = "the appliance failed: its log says why", ErrorCode.NOT_DEFINED
         if self._asked.pop(number, None) is not None:
             self._report(TransferReport(asked.peer, asked.path, -1, 0.0, outcome))
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ServiceError):
             await _send(control, {"number": number, "code": int(code), "text": text})
 
     async def _open_content(self, asked: _Asked, mode: str) -> tuple[int, bool] | Ignored:

@@ -437,6 +437,7 @@ class TftpLoop:
             except OSError as error:
                 if transfer.is_segmented and error.errno in _GSO_REFUSED:
                     self._stop_segmenting(transfer)
+                    waiting = transfer.waiting
                     continue
                 # unreachable for now: as good as lost on the way, the core sends it again or gives up
             waiting.popleft()

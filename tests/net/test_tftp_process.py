@@ -184,6 +184,17 @@ def test_4_mb_arrive_whole_over_a_line_that_loses_doubles_and_reorders(
         assert program.counters()["failed"] == {}
 
 
+def test_a_way_that_takes_no_bursts_gets_its_packets_one_by_one(files: Path, tmp_path: Path) -> None:
+    """The kernel refuses to cut a burst into packets that are larger than the interface takes by then."""
+    with Lan(hosts=2) as lan, running(lan.hosts[0], "tftp", "--files", str(files)) as program:
+        lan.hosts[0].run("ip", "link", "set", "e0", "mtu", "1000")
+        lan.hosts[1].run(*by_atftp("large", tmp_path / "f", "windowsize 8", "blksize 1468"))
+        assert digest(tmp_path / "f") == digest(files / "large")
+        report = program.wait_for(lambda told: told.get("outcome") == "TransferFinished")
+        assert report["size"] == FOUR_MB and "resent=0" in report["detail"], report
+        assert program.counters()["failed"] == {}
+
+
 def test_hundreds_of_silent_transfers_take_bounded_memory(lan: Lan, server: Running, tmp_path: Path) -> None:
     process = tftp_process(server)
     before = rss_bytes(process)
