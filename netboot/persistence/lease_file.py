@@ -145,7 +145,7 @@ def recover_leases(path: Path, now: ClockReading) -> int:
         _create(fresh, leases.values(), reading)
         put_aside(path)
         put_in_place(fresh, path)
-    except OSError as error:
+    except (OSError, sqlite3.Error) as error:
         raise ServiceError(f"{path}: {_words(error)}") from error
     return len(leases)
 
@@ -248,9 +248,12 @@ def _restore(path: Path, what: str) -> LeaseFile:
     finally:
         for _, _, connection in copies:
             connection.close()
-    aside = put_aside(path)
-    put_in_place(whole, path)
-    file = _open(path)
+    try:
+        aside = put_aside(path)
+        put_in_place(whole, path)
+        file = _open(path)
+    except (OSError, sqlite3.Error, DamagedError) as error:
+        raise ServiceError(f"{path} {what}, and cannot be restored: {_words(error)}") from error
     log.error(
         "lease file restored: addresses given out since then are unknown",
         file=str(path),
@@ -260,7 +263,8 @@ def _restore(path: Path, what: str) -> LeaseFile:
         copy_of=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(file.reading.wall_s)),
         damaged_file_kept_as=aside,
     )
-    file.back_up()
+    with suppress(OSError, sqlite3.Error):  # as in open_lease_file
+        file.back_up()
     return file
 
 

@@ -104,7 +104,7 @@ class LeaseJournal:
         is_changed = False
         while True:
             with self._wake:
-                pause_s = next_clock_s - time.monotonic() if not self._unwritten else RETRY_S
+                pause_s = next_clock_s - time.monotonic()
                 self._wake.wait_for(lambda: self._gathered or self._waiting or self._is_closing, max(0.0, pause_s))
                 self._unwritten.update(self._gathered)
                 self._gathered = {}
@@ -116,8 +116,7 @@ class LeaseJournal:
                 self._is_clean = is_durable and not self._gathered and not self._waiting
             _tell(waiting, is_durable)
             now_s = time.monotonic()
-            if is_durable:
-                next_clock_s = now_s + CLOCK_S
+            next_clock_s = now_s + (CLOCK_S if is_durable else RETRY_S)
             if is_changed and (now_s >= next_backup_s or is_closing):
                 is_changed = not self._back_up()
                 next_backup_s = now_s + BACKUP_S

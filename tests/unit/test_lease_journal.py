@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
@@ -158,6 +159,19 @@ def test_a_refused_commit_is_tried_again_though_nothing_comes(
                 await asyncio.sleep(0.01)
 
     run(test)
+
+
+def test_a_disk_that_takes_not_even_the_clock_is_not_asked_without_a_pause(
+    file: LeaseFile, clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_journal, "CLOCK_S", 0.0)
+    monkeypatch.setattr(lease_journal, "RETRY_S", 0.05)
+    file._connection.execute("PRAGMA query_only = ON")
+    began_s = time.monotonic()
+    with LeaseJournal(file, LeaseClock(file.reading, clocks.kernel()).read) as journal:
+        while journal.failures < 4:
+            time.sleep(0.001)
+        assert time.monotonic() - began_s >= 3 * 0.05
 
 
 def test_everything_is_written_and_copied_when_it_ends(path: Path, clocks: Clocks) -> None:
