@@ -42,17 +42,22 @@ class ServerOrProxy:
             return self._server.respond(request, arrival)
         kind = request.message_type
         is_to_server = arrival.local_port == SERVER_PORT and kind not in (None, MessageType.DISCOVER)
-        if self._server is not None and is_to_server and self._is_ours(request):
+        if self._server is not None and is_to_server and self._is_ours(request, arrival.now):
             return self._keep(self._server, request, arrival)
         return self._proxy.respond(request, arrival)
 
-    def _is_ours(self, request: DhcpPacket) -> bool:
-        """Whether the packet is about what this server gave: a lease that holds, or an offer that was made before."""
+    def _is_ours(self, request: DhcpPacket, now: float) -> bool:
+        """Whether the packet is about what this server gave: a lease, or an offer that was made before.
+
+        A lease that has ended still says why its REQUEST gets no answer, and nothing else.
+        """
         chosen = request.options.get(SERVER_IDENTIFIER)
         if chosen is not None:
             return chosen == self._own_address
         lease = self._leases.get_by_mac(request.mac)
-        return lease is not None and lease.state is LeaseState.BOUND
+        if lease is None or lease.state is not LeaseState.BOUND:
+            return False
+        return lease.is_active(now) or request.message_type is MessageType.REQUEST
 
     def _keep(self, server: DhcpServer, request: DhcpPacket, arrival: Arrival) -> Reply | Ignored | ProbeFirst:
         if request.message_type is MessageType.REQUEST:

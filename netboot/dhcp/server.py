@@ -353,8 +353,10 @@ class DhcpServer:
         if not self._holds(request.mac, address):
             return Ignored(f"RELEASE of an address that the machine does not hold: {address}")
         self._offers.drop(request.mac)
-        self._leases.release(address)
-        place.free.freed(address)
+        record = self._leases.get_by_address(address)
+        if record is None or record.mac == request.mac:  # else it was but offered, and is kept for whoever had it
+            self._leases.release(address)
+            place.free.freed(address)
         return Ignored(f"RELEASE, no answer is due: {address} is free")
 
     def _holds(self, mac: str, address: IPv4Address) -> bool:

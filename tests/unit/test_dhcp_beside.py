@@ -91,6 +91,10 @@ def test_lease_that_has_ended_is_not_given_again() -> None:
     address = lease_address(site.responder)  # type: ignore[arg-type]
     site.is_beside = True
     assert "has ended" in reason_of(site, a_renewal(address), an_arrival(1000.0 + 3601))
+    inform = a_packet(MessageType.INFORM, ciaddr=NETWORK[50])
+    assert reply_to(site, inform, an_arrival(2000.0, source=NETWORK[50])).packet.message_type is MessageType.ACK
+    late = an_arrival(1000.0 + 3601, source=NETWORK[50])
+    assert "not for a proxy" in reason_of(site, inform, late)  # router and DNS are the other server's to tell
 
 
 def test_clients_of_the_other_server_never_get_a_nak() -> None:

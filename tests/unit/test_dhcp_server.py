@@ -306,6 +306,17 @@ def test_a_released_address_is_free_at_once() -> None:
     assert lease_address(server, OTHER_MAC) == address
 
 
+def test_who_was_but_offered_an_address_cannot_release_it_from_its_machine() -> None:
+    leases = LeaseTable()
+    server = a_server(leases, first=100, last=100)
+    address = lease_address(server)
+    ended = an_arrival(1000.0 + 3601)
+    assert reply_to(server, a_discover(mac=OTHER_MAC), ended).packet.yiaddr == address
+    release = a_packet(MessageType.RELEASE, (SERVER_IDENTIFIER, SERVER), ciaddr=address, mac=OTHER_MAC)
+    reason_of(server, release, ended)
+    assert [(lease.mac, lease.address) for lease in leases.all()] == [(MAC, address)]
+
+
 def test_only_its_holder_can_release_an_address() -> None:
     leases = LeaseTable()
     server = a_server(leases)
