@@ -68,6 +68,9 @@ class DhcpSockets:
         except ServiceError:
             self.close()
             raise
+        except OSError as error:  # no descriptors, no memory
+            self.close()
+            raise ServiceError(f"DHCP on {self._interface.name}: {error.strerror}") from error
 
     def close(self) -> None:
         for port in self.ports:
