@@ -6,7 +6,7 @@ PRIVATE_UMASK = 0o077
 """For every process that writes in the data directory."""
 
 _SECRET = ("images", "keys")
-_OURS = {*_SECRET, "agent", "boot", "serve.lock"}
+_OURS = {*_SECRET, "agent", "boot", "boot-packages", "serve.lock"}
 _OUR_DATABASES = ("roomcast.db", "leases.db")
 """Their logs, copies and damaged files have names that begin so."""
 
