@@ -14,8 +14,8 @@ from pathlib import Path
 from netboot.boot.fat import fat_volume
 
 _CONFIGURATION = "EFI/DEBIAN/GRUB.CFG"
-_KEPT = 4
-"""Volumes of 40 MB; more would only be those of older agents and settings."""
+_KEPT = 12
+"""Four for each architecture (agent, chainload, exit, no way); one with the agent is 40 MB, the others are small."""
 
 
 def build(directory: Path, configuration: bytes, files: Mapping[str, Path]) -> Path:

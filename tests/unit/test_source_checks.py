@@ -28,6 +28,12 @@ def test_mypy_strict_finds_nothing() -> None:
     check("mypy", "--strict")
 
 
+def test_no_two_modules_of_tests_have_one_name() -> None:
+    """pytest takes the second for the first, and collects none."""
+    names = [path.name for path in TOP.glob("tests/*/*.py")]
+    assert sorted(set(names)) == sorted(names)
+
+
 DOCUMENTS = sorted([*TOP.glob("*.md"), *TOP.glob("docs/**/*.md")])
 
 
