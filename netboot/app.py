@@ -114,24 +114,27 @@ async def _run(
         say("looking for another DHCP server")
     with _open_doors(settings, interfaces) as doors, appliance.leases.journal:
         try:
-            async with asyncio.TaskGroup() as group:
-                running = await _start_boot_services(group, appliance, interfaces, counters)
-                await appliance.orders.resume()
-                running += _start_web(group, appliance, interfaces, doors, reloader, counters)
-                running += [
-                    group.create_task(appliance.casts.run(appliance.cast_events), name="casts"),
-                    group.create_task(appliance.outcomes.watch(lambda: _limits(appliance)), name="watch"),
-                ]
-                _tell(appliance.current.settings, interfaces, say)
-                # What was built stays to the end: else the collector walks it all at times, and every boot waits.
-                gc.collect()
-                gc.freeze()
-                await stop.wait()
-                log.info("shutting down")
-                appliance.changes.stop()
-                appliance.boot_log.changes.stop()
-                for task in running:
-                    task.cancel()
+            async with asyncio.TaskGroup() as outer:
+                boot_log = outer.create_task(appliance.boot_log.run(), name="boot log")
+                async with asyncio.TaskGroup() as group:
+                    running = await _start_boot_services(group, appliance, interfaces, counters)
+                    await appliance.orders.resume()
+                    running += _start_web(group, appliance, interfaces, doors, reloader, counters)
+                    running += [
+                        group.create_task(appliance.casts.run(appliance.cast_events), name="casts"),
+                        group.create_task(appliance.outcomes.watch(lambda: _limits(appliance)), name="watch"),
+                    ]
+                    _tell(appliance.current.settings, interfaces, say)
+                    # What was built stays to the end: else the collector walks it all at times, and every boot waits.
+                    gc.collect()
+                    gc.freeze()
+                    await stop.wait()
+                    log.info("shutting down")
+                    appliance.changes.stop()
+                    appliance.boot_log.changes.stop()
+                    for task in running:
+                        task.cancel()
+                boot_log.cancel()  # the last: it is told how the work of the others ended
         except* ServiceError as errors:
             raise ServiceError(str(_first(errors))) from errors
 
@@ -143,10 +146,7 @@ async def _start_boot_services(
     counters: dict[str, PacketCounters],
 ) -> list[asyncio.Task[None]]:
     """DHCP and TFTP of every interface, which answer when this returns."""
-    running = [
-        group.create_task(appliance.boot_log.run(), name="boot log"),
-        group.create_task(appliance.homecoming.run(), name="ways home"),
-    ]
+    running = [group.create_task(appliance.homecoming.run(), name="ways home")]
     ready: list[asyncio.Event] = []
     for each in interfaces.served:
         name = each.interface.name

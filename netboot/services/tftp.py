@@ -166,11 +166,10 @@ class _TftpServer:
             finally:
                 with contextlib.suppress(OSError):
                     control.shutdown(socket.SHUT_RDWR)
+                for asked in self._asked.values():
+                    failed = TransferFailed("the TFTP process ended", 0)
+                    self._report(TransferReport(asked.peer, asked.path, asked.size, 0.0, failed))
                 await _end_process(process)
-        for asked in self._asked.values():
-            self._report(
-                TransferReport(asked.peer, asked.path, asked.size, 0.0, TransferFailed("the TFTP process ended", 0))
-            )
         return process.returncode
 
     def _hear(self, control: socket.socket, group: asyncio.TaskGroup, ended: asyncio.Event) -> None:

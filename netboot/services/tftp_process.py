@@ -26,7 +26,7 @@ from netboot.model import Ignored
 from netboot.services.tftp_messages import Message, ProcessOptions, receive_message, send_message
 from netboot.tftp.blocks import BlockCache, PreparedBlocks
 from netboot.tftp.options import Limits, negotiate
-from netboot.tftp.reception import Address, Reception, Replaces
+from netboot.tftp.reception import Address, Reception, Refused, Replaces
 from netboot.tftp.transfer import ReadTransfer, TransferEvent
 from netboot.wire.tftp import ErrorCode, ReadRequest, build_error
 
@@ -233,9 +233,9 @@ class TftpLoop:
                 self._junk += 1
                 self._note_sender(peer[0], f"not TFTP: {error}"[:_LONGEST_REASON])
                 continue
-            if isinstance(verdict, bytes):
-                self._refuse(peer, verdict)
-                self._ignore("write request" if data[1] == 2 else "no request", sender=peer[0])
+            if isinstance(verdict, Refused):
+                self._refuse(peer, verdict.answer)
+                self._ignore(verdict.reason, sender=peer[0])
             elif isinstance(verdict, Ignored):
                 self._ignore(verdict.reason, sender=peer[0])
             elif peer[1]:
@@ -247,10 +247,11 @@ class TftpLoop:
         if isinstance(verdict, Replaces):
             for old in [transfer for transfer in self._transfers.values() if transfer.peer == peer]:
                 self._end(old, now, "TransferFailed", "the client asked anew")
-        transfer = _Transfer(next(self._numbers), peer, request, now)
-        if not self._tell({"open": transfer.number, "peer": peer[0], "path": request.path, "mode": request.mode}):
+        if len(self._outgoing) >= _MAX_WAITING_MESSAGES:
             self._ignore("the appliance is busy", sender=peer[0])
             return
+        transfer = _Transfer(next(self._numbers), peer, request, now)
+        self._tell({"open": transfer.number, "peer": peer[0], "path": request.path, "mode": request.mode})
         self._transfers[transfer.number] = transfer
         self._reception.started(peer, request, transfer)
         self._arm(transfer, now + _OPEN_WITHIN_S)
@@ -261,12 +262,10 @@ class TftpLoop:
         except OSError:
             return
         verdict = self._reception.receive_stray(data, (source[0], source[1]), now)
-        if isinstance(verdict, Ignored):
-            self._ignore(verdict.reason, sender=source[0])
-        else:
-            self._ignore("from another address", sender=source[0])
+        self._ignore(verdict.reason, sender=source[0])
+        if isinstance(verdict, Refused):
             with contextlib.suppress(OSError):
-                lobby.sendto(verdict, source)
+                lobby.sendto(verdict.answer, source)
 
     def _refuse(self, peer: Address, answer: bytes) -> None:
         try:
@@ -316,13 +315,11 @@ class TftpLoop:
         self._tell({"started": transfer.number, "size": content.size})
         self._advance(transfer, now)
 
-    def _tell(self, message: Message) -> bool:
-        if len(self._outgoing) >= _MAX_WAITING_MESSAGES:
-            return False
+    def _tell(self, message: Message) -> None:
+        """Of each file that was asked for there is one start and one end: asking is what has its bound."""
         self._outgoing.append(message)
         if len(self._outgoing) == 1:
             self._flush()
-        return True
 
     def _flush(self) -> None:
         try:
@@ -337,6 +334,9 @@ class TftpLoop:
         self._epoll.modify(self._control.fileno(), select.EPOLLIN)
 
     def _tell_counters(self, now: float) -> None:
+        self._counted_s = now
+        if len(self._outgoing) >= _MAX_WAITING_MESSAGES:
+            return  # they go on counting
         self._tell({
             "received": self._received, "junk": self._junk,
             "ignored": dict(self._ignored), "failed": dict(self._failed),
@@ -347,7 +347,6 @@ class TftpLoop:
         self._ignored_of.clear()
         self._failed.clear()
         self._is_dirty = False
-        self._counted_s = now
 
     def _ignore(self, reason: str, count: int = 1, sender: str = "") -> None:
         self._ignored[reason] += count
@@ -512,6 +511,9 @@ class TftpLoop:
             transfer.sock.close()
         if transfer.content is not None:
             transfer.content.close()
+        # It stays among the timers for a while: without what it had in memory.
+        transfer.core = transfer.content = None
+        transfer.waiting = deque()
 
 
 def main() -> None:

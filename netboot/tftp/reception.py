@@ -38,6 +38,14 @@ class Replaces:
     request: ReadRequest
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Answered with an error."""
+
+    answer: bytes
+    reason: str
+
+
 class Reception:
     """Judges packets; holds what runs. `started` and `ended` tell it."""
 
@@ -59,17 +67,17 @@ class Reception:
             if not self._running_of[source[0]]:
                 del self._running_of[source[0]]
 
-    def receive_request(self, data: bytes, source: Address, now: float) -> ReadRequest | Replaces | bytes | Ignored:
-        """Judge a datagram to the request port: bytes are an answer to send. WireError when it is no TFTP."""
+    def receive_request(self, data: bytes, source: Address, now: float) -> ReadRequest | Replaces | Refused | Ignored:
+        """Judge a datagram to the request port. WireError when it is no TFTP."""
         packet = parse_tftp(data)
         if isinstance(packet, Error):
             return Ignored("error to the request port")
         if not self._take_token(source[0], now):
             return Ignored("too many requests of one host")
         if isinstance(packet, WriteRequest):
-            return build_error(ErrorCode.ACCESS_VIOLATION, "this server is read only")
+            return Refused(build_error(ErrorCode.ACCESS_VIOLATION, "this server is read only"), "write request")
         if not isinstance(packet, ReadRequest):
-            return build_error(ErrorCode.UNKNOWN_TRANSFER_ID, "unknown transfer")
+            return Refused(build_error(ErrorCode.UNKNOWN_TRANSFER_ID, "unknown transfer"), "no request")
         if (known := self._running.get(source)) is not None:
             request, running = known
             if request == packet and not running.is_confirmed:
@@ -79,7 +87,7 @@ class Reception:
             return Ignored("too many transfers")  # no answer: the client asks again after its timeout
         return packet
 
-    def receive_stray(self, data: bytes, source: Address, now: float) -> bytes | Ignored:
+    def receive_stray(self, data: bytes, source: Address, now: float) -> Refused | Ignored:
         """Judge a datagram to a transfer's port from another address than its client's (RFC 1350, section 4)."""
         try:
             packet = parse_tftp(data)
@@ -89,7 +97,7 @@ class Reception:
             return Ignored("from another address")
         if not self._take_token(source[0], now):
             return Ignored("too many requests of one host")
-        return build_error(ErrorCode.UNKNOWN_TRANSFER_ID, "unknown transfer")
+        return Refused(build_error(ErrorCode.UNKNOWN_TRANSFER_ID, "unknown transfer"), "from another address")
 
     def _take_token(self, host: str, now: float) -> bool:
         tokens, since = self._buckets.pop(host, (float(REQUESTS_AT_ONCE), now))
