@@ -7,7 +7,7 @@ configurations are rendered when they are asked for, from what the machine that 
 import re
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Address
@@ -74,10 +74,10 @@ class BootSettings:
 class Ways(Protocol):
     """How machines without a task get to their own disk: see deployment/homecoming.py. May be shared by threads."""
 
-    def choose(self, mac: str) -> Way | None:
-        """What a machine that asks how to boot shall try; None: nothing worked."""
+    def choose(self, mac: str, *, has_agent: bool) -> Way | None:
+        """What a machine that asks how to boot shall try; None: nothing worked. `has_agent`: there is one for it."""
 
-    def way_failed(self, mac: str, way: Way) -> Way | None:
+    def way_failed(self, mac: str, way: Way, *, has_agent: bool) -> Way | None:
         """This way led nowhere: what it shall try in the same boot."""
 
 
@@ -94,13 +94,16 @@ class BootFiles:
         next_boot: Callable[[str], NextBoot],
         on_told: Callable[[str, str, NextBoot], None] | None = None,
         ways: Ways | None = None,
+        own_programs: Collection[str] = (),
     ) -> None:
         """`next_boot` is called with the MAC of a machine (lower case, colons) each time it asks what to boot.
 
         `on_told` hears (peer, MAC, what the machine is told) each time: for the boot log. It must not block. `ways`:
-        None: GRUB starts the disk, and that is all.
+        None: GRUB starts the disk, and that is all. `own_programs`: names of the administrator's own programs, which
+        are in `boot_directory`.
         """
         self._files = {
+            **{name: boot_directory / name for name in own_programs},
             BIOS_GRUB: boot_directory / BIOS_GRUB,
             "agent/vmlinuz": agent_directory / "vmlinuz",
             "agent/initrd.img": agent_directory / "initrd.img",
@@ -201,9 +204,11 @@ class BootFiles:
             step = NextBoot(BootKind.LOCAL, step.machine, why_not)
         # Whoever asks for another machine's configuration says nothing of that machine's boot.
         if step.kind is BootKind.LOCAL and self._ways is not None and mac and request.mac in (None, mac):
-            way = self._ways.way_failed(mac, failed) if failed else self._ways.choose(mac)
-            if way is Way.BOOTNEXT and why_not:
-                way = self._ways.way_failed(mac, way)
+            has_agent = not why_not
+            if failed:
+                way = self._ways.way_failed(mac, failed, has_agent=has_agent)
+            else:
+                way = self._ways.choose(mac, has_agent=has_agent)
             if way is Way.BOOTNEXT:
                 step = NextBoot(BootKind.AGENT, step.machine, "no task: the agent has the firmware start the disk")
             else:

@@ -37,21 +37,21 @@ class Homecoming:
         self._lock = threading.Lock()
         self._ways = WaysHome(self._repository.load())
 
-    def choose(self, mac: str) -> Way | None:
+    def choose(self, mac: str, *, has_agent: bool) -> Way | None:
         """See WaysHome.choose. A machine that is not known has the first way of all."""
         machine = self._machines.find_by_mac(mac)
         if machine is None:
             return Way.CHAINLOAD
         with self._lock:
-            return self._ways.choose(machine, self._clock.monotonic(), self._clock.wall())
+            return self._ways.choose(machine, self._clock.monotonic(), self._clock.wall(), has_agent=has_agent)
 
-    def way_failed(self, mac: str, way: Way) -> Way | None:
+    def way_failed(self, mac: str, way: Way, *, has_agent: bool) -> Way | None:
         """See WaysHome.way_failed."""
         machine = self._machines.find_by_mac(mac)
         if machine is None:
             return None
         with self._lock:
-            after = self._ways.way_failed(machine, way, self._clock.monotonic())
+            after = self._ways.way_failed(machine, way, self._clock.monotonic(), has_agent=has_agent)
         log.info("way home leads nowhere", machine=machine.name, way=str(way), next=after and str(after))
         return after
 

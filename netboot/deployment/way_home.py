@@ -106,23 +106,27 @@ class WaysHome:
         model = Model.of(machine)
         return order_ways(model.firmware, self.tallies(model), preferred)
 
-    def choose(self, machine: Machine, now: float, wall_s: float) -> Way | None:
-        """What a machine that asks how to boot shall try. None: each way has failed, let it ask again in a while."""
-        journey = self._journeys.get(machine.id)
-        if journey is not None and now - journey.asked_s < SAME_BOOT_S:
-            journey.asked_s = now
-            return journey.way
-        if journey is not None:
-            self._came_back(journey, now, wall_s)
-        return self._next(machine, now)
+    def choose(self, machine: Machine, now: float, wall_s: float, *, has_agent: bool = True) -> Way | None:
+        """What a machine that asks how to boot shall try. None: each way has failed, let it ask again in a while.
 
-    def way_failed(self, machine: Machine, way: Way, now: float) -> Way | None:
+        `has_agent`: there is an agent for it. BOOTNEXT needs one: without, it is left out, and has not failed.
+        """
+        journey = self._journeys.get(machine.id)
+        if journey is not None and _can_go(journey.way, has_agent):
+            if now - journey.asked_s < SAME_BOOT_S:
+                journey.asked_s = now
+                return journey.way
+            self._came_back(journey, now, wall_s)
+        return self._next(machine, now, has_agent)
+
+    def way_failed(self, machine: Machine, way: Way, now: float, *, has_agent: bool = True) -> Way | None:
         """The machine's GRUB says that `way` leads nowhere: what it shall try in the same boot."""
         journey = self._journeys.get(machine.id)
-        if journey is None or journey.way is not way:
-            return journey.way if journey is not None else self._next(machine, now)
-        journey.failed.append(way)
-        return self._next(machine, now)
+        if journey is not None and journey.way is way:
+            journey.failed.append(way)
+        elif journey is not None and _can_go(journey.way, has_agent):
+            return journey.way
+        return self._next(machine, now, has_agent)
 
     def hand_over(self, machine_id: int, now: float) -> bool:
         """Whether the agent that asks for a task shall restart its machine by BootNext. It is told once: an agent that
@@ -159,12 +163,13 @@ class WaysHome:
         changes, self._changes = self._changes, {}
         return changes
 
-    def _next(self, machine: Machine, now: float) -> Way | None:
+    def _next(self, machine: Machine, now: float, has_agent: bool) -> Way | None:
         journey = self._journeys.get(machine.id)
         failed = [] if journey is None else journey.failed
         if journey is not None:
             self._end(journey)
-        way = next((way for way in self.order(machine) if way not in failed), None)
+        able = [way for way in self.order(machine) if _can_go(way, has_agent)]
+        way = next((way for way in able if way not in failed), None)
         macs = frozenset((machine.inventory.boot_mac, *(nic.mac for nic in machine.inventory.nics)))
         self._journeys[machine.id] = _Journey(machine, macs, way, now, now, failed if way is not None else [])
         self._machine_at.update(dict.fromkeys(macs, machine.id))
@@ -208,3 +213,7 @@ class WaysHome:
         if model in self._tallies or len(self._tallies) < MOST_MODELS:
             self._tallies.setdefault(model, {})[way] = tally
             self._changes[(model, way)] = tally
+
+
+def _can_go(way: Way | None, has_agent: bool) -> bool:
+    return way is not Way.BOOTNEXT or has_agent

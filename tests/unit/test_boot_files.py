@@ -55,6 +55,24 @@ def make_tree(directory: Path, next_boot: Callable[[str], NextBoot], overrides: 
     )
 
 
+def test_a_program_of_the_administrators_own_is_found_and_its_neighbour_is_not(tmp_path: Path) -> None:
+    make_tree(tmp_path, Desk().next_boot)
+    own = tmp_path / "boot/own/bios"
+    own.mkdir(parents=True)
+    (own / "undionly.kpxe").write_bytes(b"iPXE")
+    (own / "earlier.kpxe").write_bytes(b"of earlier settings")
+    tree = BootFiles(
+        boot_directory=tmp_path / "boot",
+        agent_directory=tmp_path / "agent",
+        renderer=Renderer(None),
+        settings=BootSettings(IPv4Address("10.77.0.1"), 80, "5c" * 32),
+        next_boot=Desk().next_boot,
+        own_programs=["own/bios/undionly.kpxe"],
+    )
+    assert tree.open("/own/bios/undionly.kpxe", REQUEST) == BootContent(own / "undionly.kpxe", 4)
+    assert isinstance(tree.open("own/bios/earlier.kpxe", REQUEST), Ignored)
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> BootFiles:
     return make_tree(tmp_path, Desk().next_boot)
@@ -338,12 +356,12 @@ class WaysBy:
         self.answers = list(answers)
         self.asked: list[str] = []
 
-    def choose(self, mac: str) -> Way | None:
-        self.asked.append(f"choose {mac}")
+    def choose(self, mac: str, *, has_agent: bool) -> Way | None:
+        self.asked.append(f"choose {mac}" if has_agent else f"choose {mac} without agent")
         return self.answers.pop(0)
 
-    def way_failed(self, mac: str, way: Way) -> Way | None:
-        self.asked.append(f"{way} failed {mac}")
+    def way_failed(self, mac: str, way: Way, *, has_agent: bool) -> Way | None:
+        self.asked.append(f"{way} failed {mac}" if has_agent else f"{way} failed {mac} without agent")
         return self.answers.pop(0)
 
 
@@ -387,9 +405,10 @@ def test_who_asks_for_another_machine_says_nothing_of_its_boot(tmp_path: Path) -
     assert ways.asked == []
 
 
-def test_without_an_agent_bootnext_leads_nowhere(tmp_path: Path) -> None:
-    ways = WaysBy(Way.BOOTNEXT, Way.EXIT)
+def test_without_an_agent_the_ways_are_asked_for_one_that_needs_none(tmp_path: Path) -> None:
+    ways = WaysBy(Way.CHAINLOAD, Way.EXIT)
     tree = tree_with(tmp_path, ways)
     (tmp_path / "agent" / "initrd.img").unlink()
-    assert "next boot device" in text(tree.open(f"grub/machine-{MAC}.cfg", REQUEST))
-    assert ways.asked == [f"choose {MAC}", f"bootnext failed {MAC}"]
+    assert "chainloader" in text(tree.open(f"grub/machine-{MAC}.cfg", REQUEST))
+    assert "next boot device" in text(tree.open(f"grub/failed-chainload-{MAC}.cfg", REQUEST))
+    assert ways.asked == [f"choose {MAC} without agent", f"chainload failed {MAC} without agent"]

@@ -33,15 +33,16 @@ def a_machine(
 class Room:
     ways: WaysHome = field(default_factory=lambda: WaysHome({}))
     now: float = 1000.0
+    has_agent: bool = True
 
     def boots(self, machine: Machine, after_s: float = 40.0) -> Way | None:
         """It asks for its GRUB configuration."""
         self.now += after_s
-        return self.ways.choose(machine, self.now, WALL_S)
+        return self.ways.choose(machine, self.now, WALL_S, has_agent=self.has_agent)
 
     def says_it_failed(self, machine: Machine, way: Way = Way.CHAINLOAD) -> Way | None:
         self.now += 1
-        return self.ways.way_failed(machine, way, self.now)
+        return self.ways.way_failed(machine, way, self.now, has_agent=self.has_agent)
 
     def agent_asks(self, machine: Machine) -> bool:
         self.now += 30
@@ -170,6 +171,24 @@ def test_a_machine_that_is_restarted_later_did_not_fail() -> None:
     room.boots(machine)
     assert room.boots(machine, FAILED_WITHIN_S) is Way.CHAINLOAD
     assert room.tally(machine, Way.CHAINLOAD).silent == 1
+
+
+def test_without_an_agent_bootnext_is_left_out_and_has_not_failed() -> None:
+    room, machine = Room(has_agent=False), a_machine()
+    assert room.boots(machine) is Way.CHAINLOAD
+    assert room.says_it_failed(machine) is Way.EXIT
+    room.is_home(machine)
+    assert room.tally(machine, Way.CHAINLOAD).failed == 1
+    assert room.tally(machine, Way.BOOTNEXT) == Tally()
+
+
+def test_an_agent_that_is_gone_while_a_machine_waits_for_it_fails_no_way() -> None:
+    room, machine = Room(), a_machine()
+    assert (room.boots(machine), room.boots(machine)) == (Way.CHAINLOAD, Way.BOOTNEXT)
+    room.has_agent = False
+    assert room.boots(machine, after_s=1) is Way.EXIT
+    room.is_home(machine)
+    assert room.tally(machine, Way.BOOTNEXT) == Tally()
 
 
 def test_a_task_ends_what_was_known_of_the_disk() -> None:
