@@ -42,7 +42,8 @@ def make_boot_programs(settings: Settings, interfaces: Sequence[Interface]) -> l
     made = []
     for interface in interfaces:
         directory = settings.boot_of(interface.name)
-        images = build_boot_images(directory, interface.address, debian_files(settings.boot_packages))
+        debian, own = debian_files(settings.boot_packages), dict(settings.boot_programs)
+        images = build_boot_images(directory, interface.address, debian, own)
         arches = ["bios", *images.uefi]
         log.info("boot programs", rebuilt=images.rebuilt, directory=str(directory), made_for=arches)
         made.append(images)
@@ -89,10 +90,11 @@ class ServedInterfaces:
                 next_boot=appliance.next_boots.next_boot,
                 on_told=appliance.boot_log.configured,
                 ways=appliance.homecoming,
+                own_programs=tuple(settings.own_programs.values()),
             )
             tree = LeasedBootFiles(files, appliance.given, appliance.boot_log)
             dhcp = InterfaceDhcp(interface, own, self._make_service, self._note_other)
-            choose = _boot_chooser(interface, settings.http_port, dhcp, images)
+            choose = _boot_chooser(interface, settings, dhcp, images)
             self.served.append(ServedInterface(interface, tree, dhcp, choose))
 
     def apply(self, settings: Settings, loaded: Loaded | None = None) -> None:
@@ -160,8 +162,11 @@ class ServedInterfaces:
         self._appliance.boot_log.other_server(interface.name, other, follows)
 
 
-def _boot_chooser(interface: Interface, http_port: int, dhcp: InterfaceDhcp, images: BootImages) -> BootChooser:
+def _boot_chooser(interface: Interface, settings: Settings, dhcp: InterfaceDhcp, images: BootImages) -> BootChooser:
+    address, http_port, own = interface.address, settings.http_port, settings.own_programs
+
     def choose(client: BootClient) -> BootFile | Ignored:
-        return select_boot_file(client, interface.address, http_port, by_proxy=dhcp.is_beside, programs=images.names)
+        beside = dhcp.is_beside
+        return select_boot_file(client, address, http_port, by_proxy=beside, programs=images.names, own=own)
 
     return choose

@@ -1,20 +1,23 @@
 """The boot programs in one directory: our own GRUB for BIOS and UEFI, Debian's signed shim and GRUB for UEFI.
 
-BIOS and UEFI x64 always; UEFI of other architectures when their packages have been fetched (debian_packages.py). Runs
-grub-mkimage. Each file is replaced whole, and all are left alone while what they are made of is unchanged.
+BIOS and UEFI x64 always; UEFI of other architectures when their packages have been fetched (debian_packages.py); beside
+them copies of the administrator's own. Runs grub-mkimage. Each file is replaced whole, and all are left alone while
+what they are made of is unchanged.
 """
 
 import hashlib
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 
 from imager.errors import ToolError
 from imager.programs import run
-from netboot.boot.selection import BIOS_GRUB, UefiArch
+from netboot.boot.selection import BIOS_GRUB, UefiArch, own_program
 from netboot.errors import ServiceError
+from netboot.model import Firmware
 
 _COMMON_MODULES = (
     # the network and what is fetched
@@ -139,22 +142,32 @@ class BootImages:
         return tuple(self.directory / name for name in self.names)
 
 
-def build_boot_images(directory: Path, server: IPv4Address, debian: DebianFiles | None = None) -> BootImages:
+def build_boot_images(
+    directory: Path,
+    server: IPv4Address,
+    debian: DebianFiles | None = None,
+    own: Mapping[Firmware, Path] | None = None,
+) -> BootImages:
     """Bring the boot programs in `directory` up to date for the appliance at `server`.
 
     Our own images carry the address of `server`: beside another DHCP server GRUB would ask that one for its files.
-    Raises ServiceError that names the Debian packages which are missing.
+    `own`: programs of the administrator's own; they are copied. Raises ServiceError that names what is missing.
     """
     debian = debian or DebianFiles()
+    own_files = {own_program(firmware, file.name): file for firmware, file in (own or {}).items()}
+    for file in own_files.values():
+        if not file.is_file():
+            raise ServiceError(f"boot-programs: there is no file {file}: install it, or take it out of the settings")
     missing = sorted({package for file, package in debian.needed() if not file.is_file()})
     if missing:
         raise ServiceError(f"boot programs cannot be made: run `apt install {' '.join(missing)}`")
     names = [BIOS_GRUB]
     for arch in debian.arches:
         names += [arch.shim, arch.signed_grub, arch.own_grub, arch.disk_grub]
+    names += own_files
     stamp = directory / _STAMP
-    made_from = _made_from(debian, server)
     try:
+        made_from = _made_from(debian, server, own_files)
         current = stamp.is_file() and stamp.read_text() == made_from
         current = current and all((directory / name).is_file() for name in names)
         if not current:
@@ -162,17 +175,19 @@ def build_boot_images(directory: Path, server: IPv4Address, debian: DebianFiles 
             with tempfile.TemporaryDirectory(prefix=".making-", dir=directory) as temporary:
                 making = Path(temporary)
                 for name in names:
-                    (making / name).parent.mkdir(exist_ok=True)
+                    (making / name).parent.mkdir(parents=True, exist_ok=True)
                 _make_grub(_BIOS, making / BIOS_GRUB, server, debian)
                 for arch in debian.arches:
                     _make_grub(_UEFI[arch], making / arch.own_grub, server, debian)
                     shutil.copyfile(debian.shim(arch), making / arch.shim)
                     shutil.copyfile(debian.signed_grub(arch), making / arch.signed_grub)
                     shutil.copyfile(debian.signed_disk_grub(arch), making / arch.disk_grub)
+                for name, file in own_files.items():
+                    shutil.copyfile(file, making / name)
                 (making / "stamp").write_text(made_from)
                 stamp.unlink(missing_ok=True)
                 for name in names:
-                    (directory / name).parent.mkdir(exist_ok=True)
+                    (directory / name).parent.mkdir(parents=True, exist_ok=True)
                     (making / name).replace(directory / name)
                 (making / "stamp").replace(stamp)  # last: without it the next start makes all again
     except OSError as error:
@@ -195,13 +210,15 @@ def _make_grub(grub: _OwnGrub, output: Path, server: IPv4Address, debian: Debian
         raise ServiceError(f"GRUB for {grub.format} cannot be made: {error}") from error
 
 
-def _made_from(debian: DebianFiles, server: IPv4Address) -> str:
+def _made_from(debian: DebianFiles, server: IPv4Address, own_files: Mapping[str, Path]) -> str:
     """A line for everything that the images depend on."""
     files = [file for file, _ in debian.needed()]
     for arch in debian.arches[1:]:
         files += [file for file, _ in debian.needed_for(arch)]
+    files += own_files.values()
     lines = [f"server {server}", *(" ".join(grub.modules) for grub in (_BIOS, *_UEFI.values()))]
     for file in files:
         status = file.stat()
         lines.append(f"{file} {status.st_size} {status.st_mtime_ns}")
+    lines += own_files
     return hashlib.sha256("\n".join(lines).encode()).hexdigest() + "\n"

@@ -1,11 +1,11 @@
 """Which boot file a machine is told to fetch. Pure: one table, no I/O.
 
-Every firmware gets GRUB itself. iPXE is told a GRUB too: a program that it starts does not ask DHCP again, so an iPXE
-in a network card cannot chainload itself in a loop.
+Every firmware gets GRUB itself, unless the administrator names a program of his own. iPXE is told a GRUB always: a
+program that it starts does not ask DHCP again, so no iPXE, in a network card or chained, goes round in a loop.
 Seen on: SeaBIOS and OVMF 2022.11 with QEMU's iPXE ROMs (2019), OVMF's own driver, shim 16.1, GRUB 2.06 of Debian 12.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address
@@ -49,6 +49,8 @@ class UefiArch(StrEnum):
         return f"uefi/http-{letters}{mac.replace(':', '-')}.img"
 
 
+OWN_PROGRAMS = "own/"
+"""Where programs of the administrator's own are in the tree."""
 UEFI_SHIM = UefiArch.X64.shim
 UEFI_GRUB = UefiArch.X64.own_grub
 
@@ -129,6 +131,7 @@ def select_boot_file(
     *,
     by_proxy: bool = False,
     programs: Collection[str] | None = None,
+    own: Mapping[Firmware, str] | None = None,
 ) -> BootFile | Ignored:
     """The file that `server` offers to `client`, or why there is none.
 
@@ -136,7 +139,10 @@ def select_boot_file(
     `by_proxy`: we are a proxy beside another DHCP server. Debian's signed GRUB asks the server of the DHCP ACK for its
     configuration, and a proxy does not write the ACK: so UEFI gets our own GRUB, which knows our address.
     `programs`: paths of those that have been made; None: of all.
+    `own`: paths of the administrator's own, which go before ours.
     """
+    if own and client.firmware in own:
+        return BootFile(server, own[client.firmware])
     row = _TABLE[client.firmware]
     told = row.by_proxy if by_proxy else row.as_server
     if programs is not None and told.name not in programs:
@@ -147,8 +153,15 @@ def select_boot_file(
     return BootFile(server, told.name)
 
 
+def own_program(firmware: Firmware, file_name: str) -> str:
+    """Path in the TFTP tree of a boot program of the administrator's own."""
+    return f"{OWN_PROGRAMS}{firmware}/{file_name}"
+
+
 def explain_boot_file(firmware: Firmware, name: str) -> str:
     """Why this firmware is told the file `name`, in one sentence for a log or a page."""
+    if name.startswith(OWN_PROGRAMS):
+        return "the settings name a boot program of your own for this firmware (boot-programs)"
     row = _TABLE[firmware]
     return row.by_proxy.because if name == row.by_proxy.name else row.as_server.because
 

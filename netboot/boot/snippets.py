@@ -4,6 +4,7 @@ The file names are those of boot/selection.py, so a snippet and our own answers 
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address
@@ -55,18 +56,18 @@ class BootRow:
     words: str
 
 
-def boot_rows(server: IPv4Address, http_port: int) -> tuple[BootRow, ...]:
+def boot_rows(server: IPv4Address, http_port: int, own: Mapping[Firmware, str] | None = None) -> tuple[BootRow, ...]:
     """Every kind of machine that has a boot file. The other server writes the ACK: as if we were the DHCP server."""
     rows = []
     for firmware, arches, tag, ipxe, words in _ASKING:
-        chosen = select_boot_file(BootClient("", arches[0], firmware, ""), server, http_port)
+        chosen = select_boot_file(BootClient("", arches[0], firmware, ""), server, http_port, own=own)
         if isinstance(chosen, BootFile):
             rows.append(BootRow(tag, arches, ipxe, chosen.name, words))
     return tuple(rows)
 
 
-def render_snippet(peer: Peer, server: IPv4Address, http_port: int) -> str:
-    """Configuration for `peer`, ready to be pasted."""
+def render_snippet(peer: Peer, server: IPv4Address, http_port: int, own: Mapping[Firmware, str] | None = None) -> str:
+    """Configuration for `peer`, ready to be pasted. `own`: boot programs of the administrator's own."""
     environment = Environment(
         loader=PackageLoader("templates", ""),
         undefined=StrictUndefined,
@@ -76,7 +77,7 @@ def render_snippet(peer: Peer, server: IPv4Address, http_port: int) -> str:
         finalize=_plain,
         autoescape=False,
     )
-    rows = boot_rows(server, http_port)
+    rows = boot_rows(server, http_port, own)
     return environment.get_template(_TEMPLATES[peer]).render(server=str(server), rows=rows)
 
 

@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from netboot.boot.selection import OWN_PROGRAMS
 from netboot.bootlog.events import (
     Agent,
     AgentStep,
@@ -76,6 +77,22 @@ class _Story:
     told: set[str]
     reached: Phase
 
+    @classmethod
+    def of(cls, boot: BootRecord, earlier: Sequence[BootRecord], now: float) -> "_Story":
+        return cls(boot, earlier, now, told_files(boot.entries), furthest(boot))
+
+    def of_running_program(self) -> "_Story":
+        """Of an iPXE that the firmware was told to start, when one was: it asks for all of it anew."""
+        has_program = False
+        for index, entry in enumerate(self.boot.entries):
+            match entry.event:
+                case Fetch(state=FetchState.DONE, path=path):
+                    has_program = has_program or role_of(path, self.told) is Role.PROGRAM
+                case Exchange(is_firmware=True) as exchange if has_program and attempt_of(exchange) == "ipxe":
+                    begun = replace(self.boot, entries=self.boot.entries[index:])
+                    return _Story.of(begun, self.earlier, self.now)
+        return self
+
     @property
     def quiet_s(self) -> float:
         """Since its last event; until its next boot when there was one."""
@@ -97,8 +114,10 @@ class _Story:
 
 def diagnose(boot: BootRecord, now: float, earlier: Sequence[BootRecord] = ()) -> list[Diagnosis]:
     """What is wrong with a boot. `earlier`: the machine's boots before it, the oldest first."""
-    story = _Story(boot, earlier, now, told_files(boot.entries), furthest(boot))
-    return [found for rule in _RULES if (found := rule(story)) is not None]
+    story = _Story.of(boot, earlier, now)
+    running = story.of_running_program()
+    found = [rule(running if rule in _OF_RUNNING_PROGRAM else story) for rule in _RULES]
+    return [each for each in found if each is not None]
 
 
 def _not_answered(story: _Story) -> Diagnosis | None:
@@ -262,13 +281,22 @@ def _program_alone(story: _Story) -> Diagnosis | None:
     if story.is_uefi():
         then = "and asked again" if asks_again else "and nothing of it was heard since"
         hint = "allow the Microsoft UEFI CA in its setup (some call it third-party CA), or turn Secure Boot off"
-        if "shim" not in name:
+        if name.startswith(OWN_PROGRAMS):
+            hint = "it is one of yours (boot-programs): it starts when it is signed, or with Secure Boot off"
+        elif "shim" not in name:
             hint = "only shim is signed: let Roomcast be the DHCP server, use UEFI HTTP boot, or turn Secure Boot off"
         return Diagnosis(
             "secure-boot-refused",
             Severity.ERROR,
             f"it fetched {name} whole {then}: most likely Secure Boot refused it",
             hint,
+        )
+    if name.startswith(OWN_PROGRAMS):
+        return Diagnosis(
+            "program-silent",
+            Severity.ERROR,
+            f"it fetched {name} whole, and nothing of it was heard since",
+            "it is one of yours (boot-programs): try another build of it, or take it out",
         )
     return Diagnosis(
         "program-silent",
@@ -428,6 +456,7 @@ def _firmware(boot: BootRecord) -> list[Exchange]:
     return [e.event for e in boot.entries if isinstance(e.event, Exchange) and e.event.is_firmware]
 
 
+_OF_RUNNING_PROGRAM = (_never_asked, _never_fetched, _program_alone)
 _RULES: tuple[Callable[[_Story], Diagnosis | None], ...] = (
     _not_answered, _never_asked, _other_server, _naks, _never_fetched, _wrong_program, _stopped, _no_such_path,
     _program_alone, _volume_alone, _grub_alone, _kernel_alone, _agent_missing, _agent_says, _disk_failed, _returned,

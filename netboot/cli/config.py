@@ -80,16 +80,18 @@ def register(app: typer.Typer) -> None:
             chosen = Peer(peer)
         except ValueError:
             raise UserError(f"{peer!r} is not dnsmasq, kea, isc or windows") from None
+        own = {}
         if server is None:
             settings = _load(config_file).settings
             address, http_port = find_interface(settings.interface).address, settings.http_port
+            own = settings.own_programs
         else:
             http_port = 80
             try:
                 address = IPv4Address(server)
             except ValueError:
                 raise UserError(f"--server: {server!r} is not an IPv4 address") from None
-        print(render_snippet(chosen, address, http_port), end="")
+        print(render_snippet(chosen, address, http_port, own), end="")
 
 
 def _load(file: Path | None) -> "Loaded":

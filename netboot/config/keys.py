@@ -188,6 +188,15 @@ KEYS = (
         environment=False,
     ),
     Key(
+        "boot-programs",
+        "boot_programs",
+        values.boot_programs,
+        'boot-programs = { bios = "/usr/lib/ipxe/undionly.kpxe", uefi-x64 = "/usr/lib/ipxe/snponly.efi" }',
+        "A program of yours that PXE firmware starts first, iPXE mostly, for `bios`, `uefi-ia32`, `uefi-x64` or "
+        "`uefi-arm64`; iPXE then gets ours.",
+        environment=False,
+    ),
+    Key(
         "http-port",
         "http_port",
         values.number(1, 65535, int),

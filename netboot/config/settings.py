@@ -5,6 +5,9 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from netboot.boot.selection import own_program
+from netboot.model import Firmware
+
 CONFIG_FILE = Path("/etc/roomcast/roomcast.toml")
 DATA_DIRECTORY = Path("/var/lib/roomcast")
 SOCKET_PATH = Path("/run/roomcast/api.sock")
@@ -84,6 +87,8 @@ class Settings:
     subnets: tuple[SubnetSettings, ...] = ()
     """Of the interfaces, and of networks behind relay agents."""
     reservations: tuple[ReservationSettings, ...] = ()
+    boot_programs: tuple[tuple[Firmware, Path], ...] = ()
+    """The administrator's own, for firmware that is no iPXE: mostly an iPXE, which then is told ours."""
     http_port: int = 80
     page: tuple[str, int] | None = ("127.0.0.1", 8670)
     """Address and port; None: no pages."""
@@ -102,6 +107,11 @@ class Settings:
     """A machine that did not take its task within this time has failed."""
     max_wait_s: float = 120.0
     """A session begins this long after its first machine is ready, unless the deployment says otherwise."""
+
+    @property
+    def own_programs(self) -> dict[Firmware, str]:
+        """Paths in the tree of boot files of `boot_programs`."""
+        return {firmware: own_program(firmware, file.name) for firmware, file in self.boot_programs}
 
     @property
     def interface(self) -> str:

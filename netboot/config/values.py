@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from netboot.config.settings import AddressRange, Mode
+from netboot.config.suggest import suggest
 from netboot.config.toml_lines import Path as KeyPath
+from netboot.model import Firmware
 from netboot.wire.dhcp_options import parse_custom_option
 
 Parse = Callable[[Any], Any]
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _HOST_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_PXE_FIRMWARE = (Firmware.BIOS, Firmware.UEFI_IA32, Firmware.UEFI_X64, Firmware.UEFI_ARM64)
 _LONGEST_DOMAIN = 253
 _LONGEST_CLIENT_ID = 255
 
@@ -240,3 +244,35 @@ def custom_options(value: Any) -> tuple[tuple[int, bytes], ...]:
     if problems:
         raise Wrong(problems, tuple(parsed.items()))
     return tuple(parsed.items())
+
+
+def boot_programs(value: Any) -> tuple[tuple[Firmware, Path], ...]:
+    """A table: kind of firmware to the file of its boot program."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r} is not a table of boot programs")
+    problems: list[Problem] = []
+    parsed: dict[Firmware, Path] = {}
+    for kind, file in value.items():
+        try:
+            parsed[_pxe_firmware(kind)] = _program(file)
+        except ValueError as error:
+            problems.append(Problem((kind,), str(error)))
+    if problems:
+        raise Wrong(problems, tuple(parsed.items()))
+    return tuple(parsed.items())
+
+
+def _pxe_firmware(kind: str) -> Firmware:
+    for firmware in _PXE_FIRMWARE:
+        if kind == firmware:
+            return firmware
+    names = [str(firmware) for firmware in _PXE_FIRMWARE]
+    raise ValueError(f"no such kind of firmware{suggest(kind, names)}: it is one of {', '.join(names)}")
+
+
+def _program(value: Any) -> Path:
+    """Its name goes into DHCP answers, as it is."""
+    file = path(value)
+    if not _FILE_NAME.fullmatch(file.name):
+        raise ValueError(f"{file.name!r}: its name is to be letters, digits, dots, dashes and underscores, 64 at most")
+    return file

@@ -104,12 +104,13 @@ class Scene:
         chosen = ((SERVER_IDENTIFIER, server), (REQUESTED_ADDRESS, address))
         return self.exchange(self.packet(MessageType.REQUEST, arch, *chosen))
 
-    def lease(self, arch: int | None = 0) -> IPv4Address:
-        """DISCOVER, OFFER, REQUEST, ACK."""
-        offer = self.discover(arch)
+    def lease(self, arch: int | None = 0, *more: Any) -> IPv4Address:
+        """DISCOVER, OFFER, REQUEST, ACK. `more`: further options."""
+        offer = self.exchange(self.packet(MessageType.DISCOVER, arch, *more))
         assert isinstance(offer, Reply), offer
         self.wait(1.0)
-        ack = self.request(offer.packet.yiaddr, arch)
+        chosen = ((SERVER_IDENTIFIER, SERVER), (REQUESTED_ADDRESS, offer.packet.yiaddr))
+        ack = self.exchange(self.packet(MessageType.REQUEST, arch, *more, *chosen))
         assert isinstance(ack, Reply) and ack.packet.message_type is MessageType.ACK
         self.peer = str(ack.packet.yiaddr)
         self.wait(0.1)

@@ -14,8 +14,8 @@ from netboot.boot.selection import select_boot_file
 from netboot.bootlog.diagnosis import LOOP_BOOTS, Severity, diagnose
 from netboot.bootlog.events import AgentStep
 from netboot.dhcp.reply import Reply
-from netboot.model import BootClient, BootFile, Ignored, Way
-from netboot.wire.dhcp_options import REQUESTED_ADDRESS, MessageType
+from netboot.model import BootClient, BootFile, Firmware, Ignored, Way
+from netboot.wire.dhcp_options import REQUESTED_ADDRESS, USER_CLASS, MessageType
 
 Play = Callable[[Scene], None]
 
@@ -310,6 +310,56 @@ def test_machine_that_goes_to_the_other_server_for_its_program_is_told_apart(bes
     assert found.code == "never-fetched"
     assert found.text == "it took another server's address, was told uefi/grub.efi by us, and never asked for it"
     assert "UDP 4011" in found.next_step
+
+
+def chains_ipxe(scene: Scene, arch: int, program: str) -> None:
+    """Firmware starts an iPXE of the administrator's own, which asks DHCP anew."""
+    scene.responder._choose_boot = lambda client: select_boot_file(  # type: ignore[attr-defined]
+        client, SERVER, own={Firmware.BIOS: program, Firmware.UEFI_X64: program}
+    )
+    scene.lease(arch)
+    scene.tftp(program, 80_000)
+    scene.wait(3)
+    scene.lease(arch, (USER_CLASS, (b"iPXE",)))
+
+
+@pytest.mark.parametrize(("arch", "program"), [(0, "own/bios/undionly.kpxe"), (7, "own/uefi-x64/snponly.efi")])
+def test_ipxe_that_firmware_was_told_to_start_is_no_refused_program(scene: Scene, arch: int, program: str) -> None:
+    chains_ipxe(scene, arch, program)
+    assert scene.diagnoses() == []
+    scene.wait(20)
+    assert scene.diagnoses() == [], "iPXE looks for an IPv6 router first"
+    scene.wait(6)
+    (found,) = scene.diagnoses()
+    assert found.code == "never-fetched"
+    scene.tftp("bios/core.0" if arch == 0 else "uefi/grub.efi")
+    scene.wait(16)
+    (found,) = scene.diagnoses()
+    assert found.code == ("program-silent" if arch == 0 else "secure-boot-refused")
+    scene.told(BootKind.AGENT)
+    scene.agent_loaded()
+    scene.registered()
+    assert scene.diagnoses() == []
+    assert len(scene.boots()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arch", "program", "code", "next_step"),
+    [
+        (0, "own/bios/undionly.kpxe", "program-silent", "try another build of it"),
+        (7, "own/uefi-x64/snponly.efi", "secure-boot-refused", "it starts when it is signed"),
+    ],
+)
+def test_a_program_of_the_administrators_own_that_says_nothing_is_called_his(
+    scene: Scene, arch: int, program: str, code: str, next_step: str
+) -> None:
+    scene.responder._choose_boot = lambda client: BootFile(SERVER, program)  # type: ignore[attr-defined]
+    scene.lease(arch)
+    scene.tftp(program)
+    scene.wait(16)
+    (found,) = scene.diagnoses()
+    assert (found.code, program in found.text) == (code, True)
+    assert "boot-programs" in found.next_step and next_step in found.next_step
 
 
 def test_volume_that_comes_whole_and_says_nothing_is_told_after_the_agent_had_its_time(scene: Scene) -> None:

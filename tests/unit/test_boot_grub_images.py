@@ -8,6 +8,7 @@ from netboot.boot import grub_images
 from netboot.boot.grub_images import DebianFiles, build_boot_images
 from netboot.boot.selection import BIOS_GRUB, UefiArch
 from netboot.errors import ServiceError
+from netboot.model import Firmware
 
 X64 = UefiArch.X64
 SERVER = IPv4Address("10.77.0.1")
@@ -119,6 +120,26 @@ def test_a_failing_grub_mkimage_changes_nothing(tmp_path: Path, debian: DebianFi
 
 
 @needs_grub
+def test_programs_of_the_administrators_own_are_copied_and_copied_again_when_they_change(
+    tmp_path: Path, debian: DebianFiles
+) -> None:
+    file = tmp_path / "undionly.kpxe"
+    file.write_bytes(b"iPXE")
+    own = {Firmware.BIOS: file}
+    made = build_boot_images(tmp_path / "boot", SERVER, debian, own)
+    assert "own/bios/undionly.kpxe" in made.names
+    assert (tmp_path / "boot/own/bios/undionly.kpxe").read_bytes() == b"iPXE"
+    assert not build_boot_images(tmp_path / "boot", SERVER, debian, own).rebuilt
+    file.write_bytes(b"a newer iPXE")
+    assert build_boot_images(tmp_path / "boot", SERVER, debian, own).rebuilt
+    assert (tmp_path / "boot/own/bios/undionly.kpxe").read_bytes() == b"a newer iPXE"
+
+
+def test_a_program_of_the_administrators_own_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match=r"boot-programs: there is no file /no/such\.kpxe: install it, or take"):
+        build_boot_images(tmp_path / "boot", SERVER, own={Firmware.BIOS: Path("/no/such.kpxe")})
+
+
 def test_a_directory_that_cannot_be_written_is_a_service_error(tmp_path: Path) -> None:
     (tmp_path / "boot").write_text("a file in the way")
     with pytest.raises(ServiceError, match="cannot be written"):

@@ -97,3 +97,18 @@ def test_every_firmware_has_a_reason(firmware: Firmware) -> None:
 def test_the_reason_beside_another_server_says_what_secure_boot_needs() -> None:
     assert "UEFI HTTP boot" in explain_boot_file(Firmware.UEFI_X64, "uefi/grub.efi")
     assert "Secure Boot accepts shim" in explain_boot_file(Firmware.UEFI_X64, "uefi/shimx64.efi")
+
+
+@pytest.mark.parametrize("firmware", list(Firmware))
+@pytest.mark.parametrize("by_proxy", [False, True])
+def test_a_program_of_the_administrators_own_goes_to_its_firmware_and_to_no_other(
+    firmware: Firmware, by_proxy: bool
+) -> None:
+    own = {Firmware.BIOS: "own/bios/undionly.kpxe", Firmware.UEFI_X64: "own/uefi-x64/snponly.efi"}
+    client = a_client(firmware, 0)
+    told = select_boot_file(client, SERVER, by_proxy=by_proxy, own=own)
+    if firmware in own:
+        assert told == BootFile(SERVER, own[firmware])
+        assert "boot-programs" in explain_boot_file(firmware, own[firmware])
+    else:
+        assert told == select_boot_file(client, SERVER, by_proxy=by_proxy), "iPXE gets GRUB, or it would go in circles"

@@ -264,6 +264,13 @@ def test_variable_names_the_file_and_a_mistyped_one_is_told(file: Path) -> None:
         '[[reservation]]\nclient-id = "xyz"\naddress = "10.0.0.1"',
         '[[reservation]]\nmac = "52:54:00:00:00:01"',
         "control-port-base = 4000",
+        'boot-programs = "/usr/lib/ipxe/undionly.kpxe"',
+        'boot-programs = { bois = "/usr/lib/ipxe/undionly.kpxe" }',
+        'boot-programs = { ipxe-bios = "/usr/lib/ipxe/undionly.kpxe" }',
+        "boot-programs = { bios = 7 }",
+        'boot-programs = { bios = "/" }',
+        'boot-programs = { bios = "/boot/a b.0" }',
+        'boot-programs = { bios = "/boot/..." }',
     ],
 )
 def test_value_that_cannot_be_is_a_mistake_with_its_line(file: Path, text: str) -> None:
@@ -283,3 +290,10 @@ def test_every_field_of_the_settings_has_its_key_and_every_key_a_right_example(f
         chosen = [key for key in keys if key.name != "client-id"]
         body = "\n".join(key.example for key in chosen)
         assert read(file, f'interfaces = ["eth1"]\n[[{table}]]\n{body}\n')
+
+
+def test_each_boot_program_that_cannot_be_is_told_and_what_was_meant(file: Path) -> None:
+    text = 'interfaces = ["eth1"]\n[boot-programs]\nbois = "/boot/x.0"\nuefi-x64 = "/boot/$(reboot).efi"\n'
+    first, second = mistakes(file, text)
+    assert first.startswith("line 3: boot-programs.bois: no such kind of firmware; did you mean bios?")
+    assert second.startswith("line 4: boot-programs.uefi-x64: '$(reboot).efi': its name is to be letters")

@@ -17,6 +17,7 @@ from netboot.config import ConfigError
 from netboot.config.loading import load
 from netboot.dhcp.subnets import Pool
 from netboot.dhcp_settings import build_server_config, check_settings
+from netboot.model import Firmware
 from netboot.services.interface import Interface
 
 SERVER = IPv4Address("10.77.0.1")
@@ -57,6 +58,12 @@ def test_every_snippet_names_the_server_and_the_files_of_our_own_answers(peer: P
     files = (BIOS_GRUB, UEFI_SHIM) if peer is Peer.WINDOWS else (BIOS_GRUB, UEFI_SHIM, UEFI_GRUB)
     assert all(file in text for file in files) and str(SERVER) in text
     assert "{{" not in text and "{%" not in text
+
+
+def test_a_boot_program_of_the_administrators_own_stands_in_the_snippet_for_firmware_and_not_for_ipxe() -> None:
+    text = render_snippet(Peer.DNSMASQ, SERVER, 80, {Firmware.UEFI_X64: "own/uefi-x64/snponly.efi"})
+    assert "dhcp-boot=tag:roomcast-uefi,tag:!roomcast-ipxe,own/uefi-x64/snponly.efi,,10.77.0.1" in text
+    assert f"dhcp-boot=tag:roomcast-uefi,tag:roomcast-ipxe,{UEFI_GRUB},,10.77.0.1" in text
 
 
 def test_every_kind_of_machine_has_one_row() -> None:
