@@ -1,67 +1,68 @@
-"""Fuzz the parsers and responders: `python tests/fuzz/hunt.py [SECONDS [SEED]]`, so many seconds for each target.
+"""Hunt for packets that break a parser or a responder: `python tests/fuzz/hunt.py [SECONDS [SEED]]`.
 
-Packets of the corpus are mutated by a seeded generator; where atheris is installed, it hunts as long again, led by what
-is covered. What raised is written to tests/data/fuzz/TARGET/ and stays in the corpus that every test run replays.
+So long for each target by each engine: hypothesis (packets of the right shape, slightly wrong) and atheris (led by what
+is covered). A line for each says seconds, packets and result; what raised stays in the corpus. Ends with 1 when
+something raised, with 2 when an engine is not there.
 """
 
-import hashlib
 import importlib.util
 import random
+import re
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-CORPUS = Path(__file__).parents[1] / "data" / "fuzz"
+from corpus import corpus, keep
+
 DEFAULT_S = 600.0
-_LONGEST = 1500
+ENGINES = ("hypothesis", "atheris")
+_STARTED_WITHIN_S = 120
+_EXECUTED = re.compile(r"^stat::number_of_executed_units: (\d+)", re.MULTILINE)
 
 
-def corpus(target: str) -> list[bytes]:
-    """Packets to begin with, each a file of hexadecimal digits."""
-    return [bytes.fromhex(path.read_text()) for path in sorted((CORPUS / target).glob("*.hex"))]
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Of one engine at one target."""
+
+    packets: int
+    raised: str
+    """What, and the file of the corpus that shows it; empty: nothing."""
 
 
-def mutate(chance: random.Random, packets: list[bytes]) -> bytes:
-    """One packet, changed in a few places."""
-    data = bytearray(chance.choice(packets))
-    for _ in range(chance.choice((1, 1, 2, 4, 16))):
-        at = chance.randrange(len(data) + 1)
-        match chance.randrange(6):
-            case 0:
-                data[at : at + 1] = bytes([chance.randrange(256)])
-            case 1:
-                del data[at : at + chance.randrange(1, 9)]
-            case 2:
-                data[at:at] = chance.randbytes(chance.randrange(1, 9))
-            case 3:
-                data[at : at + 1] = chance.choice((b"\0", b"\xff", b"\x7f", b"\x80", b"\1"))
-            case 4:
-                other = chance.choice(packets)
-                data[at:] = other[chance.randrange(len(other) + 1) :]
-            case _:
-                del data[at:]
-    return bytes(data[:_LONGEST])
+def by_hypothesis(name: str, seconds: float, seed: int) -> Outcome:
+    from shaped import hunt
+    from targets import targets
+
+    hunted = hunt(name, lambda: targets()[name], seconds, seed)
+    if hunted.error is None:
+        return Outcome(hunted.packets, "")
+    told = "".join(traceback.format_exception(hunted.error))
+    return Outcome(hunted.packets, f"{told}{keep(name, hunted.raising)}")
 
 
-def hunt(name: str, target: Callable[[bytes], None], seconds: float, seed: int) -> tuple[int, int]:
-    """How many packets were tried, and how many raised."""
-    chance, packets = random.Random(f"{name} {seed}"), corpus(name)
-    tried = found = 0
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        data = mutate(chance, packets)
-        tried += 1
-        try:
-            target(data)
-        except Exception:
-            found += 1
-            path = CORPUS / name / f"found-{hashlib.sha256(data).hexdigest()[:12]}.hex"
-            path.write_text(data.hex() + "\n")
-            print(f"{name}: seed {seed}, packet {tried}: {path}\n{traceback.format_exc()}", file=sys.stderr)
-    return tried, found
+def by_atheris(name: str, seconds: float, seed: int) -> Outcome:
+    """In a process of its own, which ends with what it finds."""
+    with tempfile.TemporaryDirectory() as scratch:
+        begin = Path(scratch) / "corpus"
+        begin.mkdir()
+        for number, packet in enumerate(corpus(name)):
+            (begin / str(number)).write_bytes(packet)
+        led = Path(__file__).with_name("led.py")
+        command = [sys.executable, led, name, str(max(1, round(seconds))), str(seed or 1), begin]
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=seconds + _STARTED_WITHIN_S, check=False
+        )
+        told = done.stdout + done.stderr
+        executed = _EXECUTED.search(told)
+        packets = int(executed[1]) if executed else 0
+        if done.returncode == 0 and packets:
+            return Outcome(packets, "")
+        kept = [str(keep(name, [path.read_bytes()])) for path in Path(scratch).glob("raised-*")]
+        return Outcome(packets, "\n".join([told[-4000:], f"ended with {done.returncode}", *kept]))
 
 
 def main(arguments: list[str]) -> int:
@@ -69,16 +70,22 @@ def main(arguments: list[str]) -> int:
 
     seconds = float(arguments[0]) if arguments else DEFAULT_S
     seed = int(arguments[1]) if len(arguments) > 1 else random.randrange(1 << 32)
-    failed = 0
-    for name, target in targets().items():
-        tried, found = hunt(name, target, seconds, seed)
-        print(f"{name}: seed {seed}, {tried} packets in {seconds:g} s, {found} raised", flush=True)
-        failed += found
-        if importlib.util.find_spec("atheris"):
-            led = Path(__file__).with_name("led.py")
-            code = subprocess.run([sys.executable, led, name, f"{seconds:g}", str(seed)], check=False).returncode
-            print(f"{name}: atheris, {'nothing raised' if code == 0 else f'ended with {code}'}", flush=True)
-            failed += code != 0
+    if missing := [engine for engine in ENGINES if importlib.util.find_spec(engine) is None]:
+        print(f"{', '.join(missing)} not installed: `tests/run fuzz` installs it", file=sys.stderr)
+        return 2
+    failed = False
+    for name in targets():
+        for engine, hunt in zip(ENGINES, (by_hypothesis, by_atheris), strict=True):
+            begin = time.monotonic()
+            outcome = hunt(name, seconds, seed)
+            took = time.monotonic() - begin
+            result = "RAISED" if outcome.raised else "nothing raised"
+            print(
+                f"{name:5} {engine:10} {took:5.0f} s  seed {seed}  {outcome.packets:>10,} packets  {result}", flush=True
+            )
+            if outcome.raised:
+                print(outcome.raised, file=sys.stderr)
+                failed = True
     return 1 if failed else 0
 
 

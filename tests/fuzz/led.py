@@ -1,30 +1,22 @@
-"""One target under atheris, led by coverage: TARGET SECONDS SEED. Writes what raised beside the corpus, and ends."""
+"""One target under atheris, led by what is covered: TARGET SECONDS SEED DIRECTORY, which holds packets to begin with.
+
+Ends with the first packet that raises, which it leaves in DIRECTORY's parent.
+"""
 
 import sys
-import tempfile
-from pathlib import Path
 
 import atheris
 
 with atheris.instrument_imports(include=["netboot"]):
     from targets import targets
 
-from hunt import CORPUS, corpus
+from corpus import MAX_PACKET_BYTES
 
 
-def main(name: str, seconds: str, seed: str) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        for number, packet in enumerate(corpus(name)):
-            (Path(directory) / str(number)).write_bytes(packet)
-        limits = [
-            f"-max_total_time={round(float(seconds))}",
-            f"-seed={int(seed) or 1}",
-            "-max_len=1500",
-            "-print_final_stats=1",
-        ]
-        found = f"-artifact_prefix={CORPUS / name}/raw-"
-        atheris.Setup([sys.argv[0], *limits, found, "-verbosity=0", directory], targets()[name])
-        atheris.Fuzz()
+def main(name: str, seconds: str, seed: str, directory: str) -> None:
+    limits = [f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={MAX_PACKET_BYTES}", "-print_final_stats=1"]
+    atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={directory}/../raised-", directory], targets()[name])
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What is fuzzed: each target takes any bytes, and may raise nothing but WireError (which it keeps to itself)."""
+"""What is fuzzed: each target takes any bytes, and may raise nothing but WireError (which it keeps to itself).
+
+Behind the parsers stand the responders that get what was parsed; they remember what came before, as in the appliance.
+"""
 
 import random
 from collections.abc import Callable
@@ -14,15 +17,29 @@ from netboot.dhcp.subnets import Pool, ServerConfig, Subnet
 from netboot.dhcp.watch import ServerWatch
 from netboot.errors import WireError
 from netboot.model import BootClient, BootFile, Ignored
+from netboot.tftp.options import Limits, negotiate
+from netboot.tftp.reception import Reception, Replaces
+from netboot.tftp.transfer import ReadTransfer
 from netboot.wire.dhcp import build_dhcp, parse_dhcp
-from netboot.wire.tftp import parse_tftp
+from netboot.wire.tftp import ReadRequest
 
 SERVER = IPv4Address("10.77.0.1")
-_SUBNET = Subnet(IPv4Network("10.77.0.0/24"), (Pool(IPv4Address("10.77.0.100"), IPv4Address("10.77.0.120")),))
+POOL = Pool(IPv4Address("10.77.0.100"), IPv4Address("10.77.0.120"))
+_SUBNET = Subnet(IPv4Network("10.77.0.0/24"), (POOL,))
+_PEER = ("10.77.0.9", 1024)
 
 
 def _choose(client: BootClient) -> BootFile | Ignored:
     return select_boot_file(client, SERVER)
+
+
+class _Content:
+    """A file in memory."""
+
+    size = 3000
+
+    def read(self, offset: int, length: int) -> bytes:
+        return bytes(self.size)[offset : offset + length]
 
 
 class Targets:
@@ -35,6 +52,8 @@ class Targets:
         self._watch = ServerWatch(bytes.fromhex("525400000001"), frozenset({SERVER}), random.Random(1), self._now)
         leases = LeaseTable()
         kept = DhcpServer(ServerConfig(SERVER, _SUBNET, probe=False), leases, _choose)
+        self._reception = Reception()
+        self._transfer: ReadTransfer | None = None
         self._either = ServerOrProxy(kept, self._proxy, leases, SERVER, lambda: self._watch.other is not None)
 
     def dhcp(self, data: bytes) -> None:
@@ -57,10 +76,28 @@ class Targets:
                     parse_dhcp(build_dhcp(answer.packet))
 
     def tftp(self, data: bytes) -> None:
+        self._now += 1
+        if self._transfer is not None:
+            self._transfer.receive_datagram(data, _PEER, self._now)
+            self._transfer.handle_timeout(self._now)
+            self._send(self._transfer)
         try:
-            parse_tftp(data)
+            verdict = self._reception.receive_request(data, _PEER, self._now)
         except WireError:
             return
+        if isinstance(verdict, ReadRequest | Replaces):
+            request = verdict.request if isinstance(verdict, Replaces) else verdict
+            terms = negotiate(request.options, _Content.size, Limits())
+            self._transfer = ReadTransfer(_PEER, _Content(), terms, self._now)
+            self._reception.ended(_PEER)
+            self._reception.started(_PEER, request, self._transfer)
+            self._send(self._transfer)
+
+    def _send(self, transfer: ReadTransfer) -> None:
+        sent = transfer.datagrams_to_send(self._now)
+        assert all(len(packet) <= 4 + Limits().block_bytes and peer == _PEER for packet, peer in sent)
+        assert len(sent) <= Limits().window_blocks
+        transfer.events()
 
 
 def targets() -> dict[str, Callable[[bytes], None]]:

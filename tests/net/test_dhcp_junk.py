@@ -23,7 +23,7 @@ from netboot.wire.frame import build_udp_frame, parse_udp_frame
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 
-from hunt import corpus, mutate
+from corpus import corpus, mutate
 
 pytestmark = pytest.mark.root
 
