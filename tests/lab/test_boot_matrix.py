@@ -4,7 +4,6 @@ import os
 
 import pytest
 from classroom.matrix import FIRMWARE, Beside, Row, try_all, ways
-from classroom.run import Run
 
 pytestmark = [
     pytest.mark.long,
@@ -19,7 +18,6 @@ pytestmark = [
 def test_every_firmware_reaches_the_agent_and_its_own_disk(beside: Beside) -> None:
     assert all(one.is_installed for one in FIRMWARE)
     chosen = [one for one in FIRMWARE if beside in ways(one)]
-    with Run() as run:
-        rows = try_all(run, beside, chosen, print)
+    rows = try_all(beside, chosen, print)
     bad: list[Row] = [row for row in rows if not row.is_good]
     assert not bad

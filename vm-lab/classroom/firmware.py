@@ -1,6 +1,6 @@
 """What emulated machines can be: a board with real firmware, and how that boots from the network. Values only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _OVMF = Path("/usr/share/OVMF")
@@ -28,6 +28,8 @@ class Firmware:
     cpu: str = "qemu64"
     console: str = "graphics=off"
     """Of the board: what makes SeaBIOS and its iPXE speak on the serial line; empty: nothing has to."""
+    chained: Path | None = None
+    """An iPXE that the appliance hands out to this firmware, which then starts what iPXE is told."""
 
     @property
     def is_uefi(self) -> bool:
@@ -35,7 +37,8 @@ class Firmware:
 
     @property
     def is_installed(self) -> bool:
-        return Path("/usr/bin", self.program).exists() and (self.code is None or self.code.exists())
+        files = (Path("/usr/bin", self.program), self.code, self.chained)
+        return all(file is None or file.exists() for file in files)
 
 
 _NO_PXE = tuple(word for n in (4, 6) for word in ("-fw_cfg", f"name=opt/org.tianocore/IPv{n}PXESupport,string=n"))
@@ -58,6 +61,9 @@ OVMF_SECURE = Firmware(
     _ENROLLED,
     rom="",
 )
+OVMF_SECURE_DEFAULT = replace(
+    OVMF_SECURE, name="ovmf-secure-default", words="OVMF, Secure Boot, default boot order", options=_SECURE
+)
 OVMF_HTTP_SECURE = Firmware(
     "ovmf-http-secure",
     "OVMF, Secure Boot, HTTP boot",
@@ -68,6 +74,9 @@ OVMF_HTTP_SECURE = Firmware(
     rom="",
 )
 OVMF_IPXE = Firmware("ovmf-ipxe", "OVMF, iPXE ROM", "q35", (), _CODE, _VARIABLES)
+OVMF_CHAIN = replace(
+    OVMF, name="ovmf-chain", words="OVMF, PXE, chained iPXE", chained=Path("/usr/lib/ipxe/snponly.efi")
+)
 OVMF_IA32 = Firmware(
     "ovmf-ia32",
     "OVMF IA32, PXE",

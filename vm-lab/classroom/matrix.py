@@ -10,11 +10,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -25,12 +26,13 @@ from classroom.builds import ROOMCAST, agent_files
 from classroom.errors import LabError
 from classroom.firmware import Firmware
 from classroom.machine import Machine, MachineSpec
-from classroom.network import SERVER_ADDRESS, SERVER_INTERFACE, Classroom
+from classroom.network import SECOND_INTERFACE, SERVER_ADDRESS, SERVER_INTERFACE, Classroom
 from classroom.processes import BackgroundProcess, last_lines, run_program
 from classroom.run import Run
 from imager.errors import ImagerError
-from netboot.bootlog.events import Told
+from netboot.bootlog.events import FetchState, Told
 from netboot.cli.client import ApplianceClient
+from netboot.config.settings import Mode
 from netboot.errors import NetbootError, UnknownError
 
 AT_ONCE = 2
@@ -50,19 +52,39 @@ class Beside(StrEnum):
 
     SERVER = "server"
     """From the appliance."""
+    SECOND = "second-interface"
+    """From the appliance, at its second interface."""
+    AUTO = "auto"
+    """From the appliance, which found no other server."""
     DNSMASQ = "dnsmasq"
     """From dnsmasq; the appliance is a proxy beside it."""
     KEA = "kea"
     """From Kea; the appliance is a proxy beside it."""
+    AUTO_DNSMASQ = "auto-dnsmasq"
+    """From dnsmasq, which the appliance found."""
     SNIPPET = "dnsmasq-snippet"
     """From dnsmasq, which tells the boot file too, as `roomcast config snippet` says; the appliance is off."""
 
 
-_HEADINGS = {
-    Beside.SERVER: "server",
-    Beside.DNSMASQ: "proxy beside dnsmasq",
-    Beside.KEA: "proxy beside Kea",
-    Beside.SNIPPET: "off, dnsmasq with our snippet",
+@dataclass(frozen=True, slots=True)
+class _Manner:
+    """How the appliance is started, and what is beside it."""
+
+    heading: str
+    """Of its column."""
+    mode: Mode
+    role: Mode
+    """That it has then, on every interface."""
+
+
+_MANNERS = {
+    Beside.SERVER: _Manner("server", Mode.SERVER, Mode.SERVER),
+    Beside.SECOND: _Manner("server, 2nd interface", Mode.SERVER, Mode.SERVER),
+    Beside.AUTO: _Manner("auto, alone", Mode.AUTO, Mode.SERVER),
+    Beside.DNSMASQ: _Manner("proxy beside dnsmasq", Mode.PROXY, Mode.PROXY),
+    Beside.KEA: _Manner("proxy beside Kea", Mode.PROXY, Mode.PROXY),
+    Beside.AUTO_DNSMASQ: _Manner("auto beside dnsmasq", Mode.AUTO, Mode.PROXY),
+    Beside.SNIPPET: _Manner("off, dnsmasq with our snippet", Mode.OFF, Mode.OFF),
 }
 FIRMWARE = (
     firmware.SEABIOS,
@@ -70,8 +92,10 @@ FIRMWARE = (
     firmware.OVMF,
     firmware.OVMF_HTTP,
     firmware.OVMF_SECURE,
+    firmware.OVMF_SECURE_DEFAULT,
     firmware.OVMF_HTTP_SECURE,
     firmware.OVMF_IPXE,
+    firmware.OVMF_CHAIN,
     firmware.OVMF_IA32,
     firmware.AAVMF,
 )
@@ -101,7 +125,8 @@ class Row:
     @property
     def is_refused_first(self) -> bool:
         """Secure Boot refuses the program that a proxy tells it, the log says so, and it goes on by UEFI HTTP boot."""
-        return self.firmware is firmware.OVMF_SECURE and self.beside in (Beside.DNSMASQ, Beside.KEA)
+        by_pxe = (firmware.OVMF_SECURE, firmware.OVMF_SECURE_DEFAULT)
+        return self.firmware in by_pxe and self.beside in (Beside.DNSMASQ, Beside.KEA)
 
 
 class Room:
@@ -137,6 +162,8 @@ class Room:
             machine.power_on()
             agent_s = self._registered(machine, diagnoses)
             if agent_s is not None:
+                if firmware.chained is not None:
+                    self._has_chained(mac, firmware.chained)
                 say(f"{firmware.words}: agent registered after {agent_s:.1f} s")
                 start = len(machine.serial.text())
                 machine.reset()
@@ -160,10 +187,26 @@ class Room:
 
     def _was_told_to_start_its_disk(self, mac: str) -> None:
         """LabError: a machine whose network boot broke starts its disk too, and proves nothing."""
+        if not any(entry.get("told") == Told.LOCAL for entry in self._entries(mac)):
+            raise LabError(f"{mac} started its disk without having been told to")
+
+    def _has_chained(self, mac: str, program: Path) -> None:
+        """LabError unless it fetched this iPXE, which then asked DHCP and was told a program of ours."""
+        entries = iter(self._entries(mac))
+        fetched = any(e.get("path", "").endswith(f"/{program.name}") and e["state"] == FetchState.DONE for e in entries)
+        if not fetched or not any(e.get("user_class") == "iPXE" and e.get("boot_file") for e in entries):
+            raise LabError(f"{mac} came to the agent without {program.name}")
+
+    def _entries(self, mac: str) -> list[dict[str, Any]]:
         with ApplianceClient(self.socket) as appliance:
             boots = appliance.get(f"/api/v1/boot-log/machines/{mac}")
-        if not any(entry.get("told") == Told.LOCAL for boot in boots for entry in boot["entries"]):
-            raise LabError(f"{mac} started its disk without having been told to")
+        return [entry for boot in boots for entry in boot["entries"]]
+
+    def has_role(self) -> bool:
+        """Whether the appliance is on every interface what it is to be, by now."""
+        with ApplianceClient(self.socket) as appliance:
+            roles = {each["role"] for each in appliance.get("/api/v1/status")["interfaces"]}
+        return roles == {_MANNERS[self.beside].role}
 
     def _registered(self, machine: Machine, diagnoses: list[str]) -> float | None:
         """Seconds from power-on; None: not within its time, or it has started its disk without.
@@ -187,8 +230,11 @@ class Room:
 
 
 @contextlib.contextmanager
-def room(run: Run, beside: Beside) -> Iterator[Room]:
-    """An appliance that serves a classroom, with another DHCP server beside it or without."""
+def room(run: Run, beside: Beside, chained: Mapping[str, Path] | None = None) -> Iterator[Room]:
+    """An appliance that serves a classroom, with another DHCP server beside it or without.
+
+    `chained`: programs of its setting boot-programs.
+    """
     data = run.directory / "data"
     agent_files(run.cache, data / "agent", temporary=run.directory / "tmp", log=run.logs / "agent-build.log")
     run_program([ROOMCAST, "boot-programs", "--fetch", "ia32", "--fetch", "arm64", "--data", data])
@@ -196,9 +242,17 @@ def room(run: Run, beside: Beside) -> Iterator[Room]:
         classroom = stack.enter_context(Classroom(run))
         command: list[str | Path] = [ROOMCAST, "serve", "--interface", SERVER_INTERFACE, "--data", data]
         command += ["--socket", run.directory / "api.sock"]
-        if beside is not Beside.SERVER:
+        command += ["--mode", _MANNERS[beside].mode]
+        if beside is Beside.SECOND:
+            classroom.add_second_network()
+            command += ["--interface", SECOND_INTERFACE]
+        elif beside in (Beside.DNSMASQ, Beside.KEA, Beside.AUTO_DNSMASQ, Beside.SNIPPET):
             stack.enter_context(_other_server(run, classroom, beside))
-            command += ["--mode", "off" if beside is Beside.SNIPPET else "proxy"]
+        if chained:
+            settings = run.directory / "roomcast.toml"
+            programs = [f'{name} = "{file}"' for name, file in chained.items()]
+            settings.write_text("\n".join(["[boot-programs]", *programs, ""]))
+            command += ["--config", settings]
         log = run.logs / "serve.log"
         appliance = stack.enter_context(
             BackgroundProcess("roomcast serve", command, log=log, namespace=classroom.server)
@@ -210,7 +264,11 @@ def room(run: Run, beside: Beside) -> Iterator[Room]:
             if time.monotonic() > deadline:
                 raise LabError("the appliance does not answer", last_lines(log))
             time.sleep(POLL_S)
+        if not made.has_role():
+            raise LabError(f"the appliance is not {_MANNERS[beside].role} {beside}", last_lines(log))
         yield made
+        if not made.has_role():
+            raise LabError(f"the appliance did not stay {_MANNERS[beside].role} {beside}", last_lines(log))
 
 
 def _other_server(run: Run, classroom: Classroom, beside: Beside) -> BackgroundProcess:
@@ -253,14 +311,31 @@ def _disk(firmware_: Firmware, directory: Path) -> Path:
 def ways(firmware_: Firmware) -> tuple[Beside, ...]:
     """Beside which DHCP servers this firmware is tried."""
     # Snippets tell PXE clients of x64 alone: a volume of UEFI HTTP boot is a machine's own.
-    in_snippet = (firmware.SEABIOS, firmware.OVMF, firmware.OVMF_SECURE, firmware.OVMF_IPXE)
-    return tuple(mode for mode in Beside if mode is not Beside.SNIPPET or firmware_ in in_snippet)
+    some = {
+        Beside.SNIPPET: (firmware.SEABIOS, firmware.OVMF, firmware.OVMF_SECURE, firmware.OVMF_IPXE),
+        Beside.AUTO: (firmware.SEABIOS, firmware.OVMF),
+        Beside.AUTO_DNSMASQ: (firmware.SEABIOS, firmware.OVMF),
+        Beside.SECOND: (firmware.SEABIOS, firmware.OVMF, firmware.OVMF_HTTP),
+    }
+    if firmware_ is firmware.OVMF_SECURE_DEFAULT:  # differs where its first program is refused
+        return (Beside.DNSMASQ,)
+    return tuple(mode for mode in Beside if firmware_ in some.get(mode, FIRMWARE))
 
 
-def try_all(run: Run, beside: Beside, chosen: Sequence[Firmware], say: Say) -> list[Row]:
-    """Every firmware beside one DHCP server, `AT_ONCE` at a time."""
-    with room(run, beside) as made, ThreadPoolExecutor(AT_ONCE) as workers:
-        return list(workers.map(lambda one: made.try_machine(one, say), [one for one in chosen if beside in ways(one)]))
+def try_all(beside: Beside, chosen: Sequence[Firmware], say: Say) -> list[Row]:
+    """Every firmware beside one DHCP server, `AT_ONCE` at a time. Those with an iPXE to chain have their own room."""
+    chosen = [one for one in chosen if beside in ways(one)]
+    chaining = [one for one in chosen if one.chained is not None]
+    rows: list[Row] = []
+    for machines in ([one for one in chosen if one.chained is None], chaining):
+        if not machines:
+            continue
+        chained = {"uefi-x64" if one.is_uefi else "bios": one.chained for one in machines if one.chained is not None}
+        with Run() as run:
+            say(f"{beside}: logs in {run.logs}")
+            with room(run, beside, chained) as made, ThreadPoolExecutor(AT_ONCE) as workers:
+                rows += workers.map(lambda one, made=made: made.try_machine(one, say), machines)
+    return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -285,9 +360,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[Row] = []
     try:
         for mode in modes:
-            with Run() as run:
-                say(f"mode {mode}; logs in {run.logs}")
-                rows += try_all(run, mode, chosen, say)
+            rows += try_all(mode, chosen, say)
     except (LabError, NetbootError, ImagerError) as error:
         console.print(f"vm-lab/matrix: {error}", markup=False)
         return 1
@@ -301,7 +374,7 @@ def table_of(rows: Sequence[Row]) -> Table:
     modes = list(dict.fromkeys(row.beside for row in rows))
     table.add_column("firmware")
     for mode in modes:
-        table.add_column(_HEADINGS[mode])
+        table.add_column(_MANNERS[mode].heading)
     for one in dict.fromkeys(row.firmware for row in rows):
         cells = {row.beside: _cell(row) for row in rows if row.firmware is one}
         table.add_row(one.words, *(cells.get(mode, "") for mode in modes))

@@ -15,9 +15,11 @@ from imager.programs import run
 
 SERVER_INTERFACE = "eth0"
 SERVER_ADDRESS = "10.77.0.1"
+SECOND_INTERFACE = "eth1"
 PREFIX_LENGTH = 24
 BRIDGE = "switch"
-_UPLINK = "uplink"
+_SECOND_ADDRESS = "10.78.0.1"
+_SECOND_BRIDGE = "switch2"
 _TABLE = "loss"
 _NO_IPV6 = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
 
@@ -39,6 +41,7 @@ class Classroom:
         self.server = owner.namespace("server")
         """Network namespace of the appliance."""
         self._ports: list[Port] = []
+        self._bridge = BRIDGE
         self._owner = owner
         self._neighbours: list[str] = []
 
@@ -48,14 +51,8 @@ class Classroom:
                 run(["ip", "netns", "add", namespace])
             run(["ip", "netns", "exec", namespace, "sh", "-c", f"[ ! -e {_NO_IPV6} ] || echo 1 >{_NO_IPV6}"])
             self._ip(namespace, "link set lo up")
-        bridge = "stp_state 0 forward_delay 0 mcast_snooping 1 mcast_querier 1 mcast_igmp_version 3"
-        self._ip(self.room, f"link add {BRIDGE} type bridge {bridge}")
-        self._ip(self.room, f"link set {BRIDGE} up")
-        self._ip(self.room, f"link add {_UPLINK} type veth peer name {SERVER_INTERFACE} netns {self.server}")
-        self._ip(self.room, f"link set {_UPLINK} master {BRIDGE} up")
-        self._ip(self.server, f"address add {SERVER_ADDRESS}/{PREFIX_LENGTH} dev {SERVER_INTERFACE}")
-        self._ip(self.server, f"link set {SERVER_INTERFACE} up")
-        _send_as_a_card_does(self.server)
+        self._add_switch(BRIDGE)
+        self._plug(self.server, SERVER_INTERFACE, SERVER_ADDRESS, uplink="uplink", bridge=BRIDGE)
         return self
 
     def __exit__(
@@ -68,26 +65,28 @@ class Classroom:
                 except ToolError:
                     pass  # in use or half made: the run's end removes it with what is in it
 
+    def add_second_network(self) -> None:
+        """A switch of its own at the appliance's second interface: new ports are there."""
+        self._add_switch(_SECOND_BRIDGE)
+        self._plug(self.server, SECOND_INTERFACE, _SECOND_ADDRESS, uplink="uplink2", bridge=_SECOND_BRIDGE)
+        self._bridge = _SECOND_BRIDGE
+
     def add_port(self) -> Port:
         """A new port for one machine, without loss."""
         port = Port(tap=f"port{len(self._ports)}")
         self._ip(self.room, f"tuntap add dev {port.tap} mode tap")
-        self._ip(self.room, f"link set {port.tap} master {BRIDGE} up")
+        self._ip(self.room, f"link set {port.tap} master {self._bridge} up")
         self._ports.append(port)
         return port
 
     def add_neighbour(self, role: str, address: str) -> str:
         """Another server on the switch, at `address`, on an interface of the appliance's name. Its namespace."""
-        namespace, uplink = self._owner.namespace(role), f"to-{role}"
+        namespace = self._owner.namespace(role)
         with held_back_signals():
             run(["ip", "netns", "add", namespace])
         self._neighbours.append(namespace)
         self._ip(namespace, "link set lo up")
-        self._ip(self.room, f"link add {uplink} type veth peer name {SERVER_INTERFACE} netns {namespace}")
-        self._ip(self.room, f"link set {uplink} master {BRIDGE} up")
-        self._ip(namespace, f"address add {address}/{PREFIX_LENGTH} dev {SERVER_INTERFACE}")
-        self._ip(namespace, f"link set {SERVER_INTERFACE} up")
-        _send_as_a_card_does(namespace)
+        self._plug(namespace, SERVER_INTERFACE, address, uplink=f"to-{role}", bridge=BRIDGE)
         return namespace
 
     def set_loss(self, port: Port, percent: float) -> None:
@@ -100,15 +99,28 @@ class Classroom:
         _, found, rest = listing.partition("counter packets ")
         return int(rest.split()[0]) if found else 0
 
+    def _add_switch(self, bridge: str) -> None:
+        kind = "stp_state 0 forward_delay 0 mcast_snooping 1 mcast_querier 1 mcast_igmp_version 3"
+        self._ip(self.room, f"link add {bridge} type bridge {kind}")
+        self._ip(self.room, f"link set {bridge} up")
+
+    def _plug(self, namespace: str, interface: str, address: str, *, uplink: str, bridge: str) -> None:
+        """A cable from `interface` of a host to the switch."""
+        self._ip(self.room, f"link add {uplink} type veth peer name {interface} netns {namespace}")
+        self._ip(self.room, f"link set {uplink} master {bridge} up")
+        self._ip(namespace, f"address add {address}/{PREFIX_LENGTH} dev {interface}")
+        self._ip(namespace, f"link set {interface} up")
+        _send_as_a_card_does(namespace, interface)
+
     @staticmethod
     def _ip(namespace: str, command: str) -> None:
         run(["ip", "-n", namespace, *command.split()])
 
 
-def _send_as_a_card_does(namespace: str) -> None:
+def _send_as_a_card_does(namespace: str, interface: str) -> None:
     """Checksum filled in (firmware checks it), one datagram each: loss then hits single packets, not bursts."""
     offloads = [word for name in ("tx", "tso", "gso", "tx-udp-segmentation") for word in (name, "off")]
-    run(["ip", "netns", "exec", namespace, "ethtool", "-K", SERVER_INTERFACE, *offloads])
+    run(["ip", "netns", "exec", namespace, "ethtool", "-K", interface, *offloads])
 
 
 def loss_ruleset(tap: str, percent: float) -> str:
