@@ -1,153 +1,46 @@
-"""What strangers send stays text: nothing of it runs, moves a cursor, makes a line of its own or leads out of the tree.
+"""What strangers send stays text: nothing of it runs, moves a cursor or makes a line of its own.
 
 The real appliance on a network of its own; the same texts come by DHCP, TFTP, HTTP and the agents' register.
 """
 
-import itertools
 import json
-import os
 import re
 import socket
 import struct
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import pytest
-from netns import INTERFACE, Host, Lan
-from test_appliance_serve import ROOMCAST, Machine, Served, serving
+from hostile_scene import (
+    MORE_OPTIONS,
+    SERVER,
+    Scene,
+    a_hostile_scene,
+    assert_fit_to_show,
+    assert_nothing_happened,
+    option,
+)
+from netns import INTERFACE, Host
+from scapy.layers.dhcp import BOOTP, DHCP
+from test_appliance_serve import Machine
 
 from imager.wire.messages import Disk, FirmwareKind, Inventory, Nic, Registration, decode, encode
 from netboot.wire.dhcp import BOOTREQUEST, DhcpPacket, Options, build_dhcp, parse_dhcp
 
 pytestmark = pytest.mark.root
 
-SERVER = "10.99.0.1"
-SECRET = b"SECRET-THAT-NOBODY-MAY-READ"
-FORGED = "2026-01-01T00:00:00.000000 [info     ] FORGED"
-SGR = re.compile(r"\x1b\[[0-9;]*m")
-"""Colours: the one thing of a terminal that our own output uses."""
-
-
-def hostile_texts(trap: Path) -> list[bytes]:
-    """Each would do something if it were ever taken for syntax: make `trap`, say OWNED, say 7006652, forge a line."""
-    return [
-        f"$(touch {trap})".encode(),
-        f"`touch {trap}`".encode(),
-        f"';touch {trap};'".encode(),
-        f'"; touch {trap}; "'.encode(),
-        f"| touch {trap}\n& touch {trap}".encode(),
-        b"{{1234*5678}}{% for x in 'OWNED' %}{% endfor %}{# #}",
-        b"${jndi:x} %(message)s {0} {event} %n%s%x",
-        b"'} menuentry OWNED { reboot; } '",
-        b"'\ninsmod http\nset root=(http,10.99.0.9)\n'",
-        f"x\n{FORGED}\r\n{FORGED}".encode(),
-        b"\x1b]0;OWNED\x07\x1b[2J\x1b[1;1HOWNED\x1b[8m",
-        b"\x9b2J\x9d0;OWNED\x9c\xc2\x9b2J",
-        b"\xe2\x80\xae\xe2\x80\xa8OWNED\xef\xbb\xbf\xed\xa0\x80\xff\xfe",
-        b"[bold red]x[/bold red][link=http://x]y[/link][/]",
-        b"<script>alert(1)</script><img src=x onerror=alert(1)>\"'&lt;",
-        b"a\0b\0\0",
-        b"\x7f" * 200,
-        b"\\u001b[2J\\x1b[2J\\033[2J",
-    ]
-
-
 OF_A_TERMINAL = (9, 10, 11, 13)
 """Numbers of those that would show on one: each command costs a second."""
 
 
-def option(code: int, value: bytes) -> bytes:
-    return bytes((code, min(len(value), 255))) + value[:255]
-
-
-@dataclass
-class Scene:
-    """The appliance, the stranger's host, and where nothing may appear."""
-
-    served: Served
-    stranger: Host
-    trap: Path
-    texts: list[bytes]
-
-    def log(self) -> str:
-        return (self.served.directory / "log").read_bytes().decode("utf-8", "surrogateescape")
-
-    def tftp(self, name: bytes) -> bytes:
-        """The first answer to a read request; nothing for a name that is not ASCII (RFC 1350, section 5): junk."""
-        with self.stranger.entered():
-            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with sock:
-            sock.settimeout(5 if name.isascii() else 0.3)
-            sock.sendto(b"\0\1" + name + b"\0octet\0", (SERVER, 69))
-            try:
-                answer, source = sock.recvfrom(2000)
-            except TimeoutError:
-                assert not name.isascii()
-                return b""
-            sock.sendto(b"\0\5\0\0enough\0", source)
-            return answer
-
-    def http(self, target: bytes, headers: bytes = b"", method: bytes = b"GET") -> bytes:
-        """The whole answer to a request, written by hand."""
-        with self.stranger.entered():
-            sock = socket.create_connection((SERVER, 80), timeout=10)
-        with sock:
-            sock.sendall(method + b" " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + headers + b"\r\n")
-            answer = b""
-            while piece := sock.recv(65536):
-                answer += piece
-            return answer
-
-    def dhcp(self, packet: bytes) -> DhcpPacket:
-        """Broadcast a packet as a client without an address does; the answer."""
-        with self.stranger.entered():
-            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        with sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, INTERFACE.encode())
-            sock.bind(("", 68))
-            sock.settimeout(5)
-            sock.sendto(packet, ("255.255.255.255", 67))
-            return parse_dhcp(sock.recv(4000))
-
-    def received(self, service: str) -> int:
-        count: int = self.served.status()["counters"][service]["received"]
-        return count
-
-    def shown(self, *arguments: str) -> str:
-        """What a command prints on a terminal, less colours."""
-        environment = {**self.served.environment(), "FORCE_COLOR": "1", "TERM": "xterm"}
-        done = subprocess.run([ROOMCAST, *arguments], env=environment, capture_output=True, timeout=60, check=False)
-        return SGR.sub("", (done.stdout + done.stderr).decode("utf-8", "surrogateescape"))
+MAC = "52:54:00:66:00:01"
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    directory = tmp_path_factory.mktemp("hostile")
-    trap = Path(f"/tmp/rc{os.getpid()}")
-    with (
-        Lan(2, checksum_offload=False) as lan,
-        serving(lan.hosts[0], directory, "--verbose", "--lease", "600") as served,
-    ):
-        (served.data / "keys" / "secret").write_bytes(SECRET)
-        (served.data / "agent").mkdir(exist_ok=True)
-        for name in ("vmlinuz", "initrd.img"):
-            (served.data / "agent" / name).write_bytes(b"agent")
-        yield Scene(served, lan.hosts[1], trap, hostile_texts(trap))
-
-
-def assert_nothing_happened(scene: Scene) -> None:
-    log = scene.log()
-    assert not scene.trap.exists()
-    assert all(character.isprintable() or character == "\n" for character in log), repr(log)
-    assert not any(line.startswith(FORGED[:10]) for line in log.splitlines())
-    assert "7006652" not in log
-    assert "Traceback" not in log and "[error" not in log, log
-
-
-MAC = "52:54:00:66:00:01"
+    with a_hostile_scene(tmp_path_factory.mktemp("hostile")) as scene:
+        yield scene
 
 
 def hostile_dhcp(kind: int, mac: str, text: bytes, more: bytes = b"") -> bytes:
@@ -162,12 +55,17 @@ def hostile_dhcp(kind: int, mac: str, text: bytes, more: bytes = b"") -> bytes:
     return header + options + b"\xff"
 
 
+def lease(scene: Scene, mac: str, text: bytes) -> str:
+    """Have a machine get an address that says this in all of its options."""
+    address = parse_dhcp(scene.dhcp(hostile_dhcp(1, mac, text))).yiaddr
+    chosen = option(54, socket.inet_aton(SERVER)) + option(50, address.packed)
+    assert parse_dhcp(scene.dhcp(hostile_dhcp(3, mac, text, chosen))).yiaddr == address
+    return str(address)
+
+
 def test_hostile_texts_in_dhcp_options_stay_text(scene: Scene) -> None:
     for number, text in enumerate(scene.texts):
-        mac = f"52:54:00:66:00:{number:02x}"
-        address = scene.dhcp(hostile_dhcp(1, mac, text)).yiaddr
-        chosen = option(54, socket.inet_aton(SERVER)) + option(50, address.packed)
-        assert scene.dhcp(hostile_dhcp(3, mac, text, chosen)).yiaddr == address
+        lease(scene, f"52:54:00:66:00:{number:02x}", text)
     assert_nothing_happened(scene)
     for number in OF_A_TERMINAL:
         assert_fit_to_show(scene.shown("boot", "log", f"52:54:00:66:00:{number:02x}"))
@@ -177,10 +75,30 @@ def test_hostile_texts_in_dhcp_options_stay_text(scene: Scene) -> None:
     assert "touch" in leases, "host names are shown"
 
 
-def assert_fit_to_show(text: str) -> None:
-    assert all(character.isprintable() or character == "\n" for character in text), repr(text)
-    assert not any(line.startswith(FORGED[:10]) for line in text.splitlines())
-    assert "7006652" not in text
+def grub_configurations(scene: Scene, mac: str, text: bytes) -> list[bytes]:
+    """What a machine that is known by its DHCP packets only is told to boot: by its MAC, and by its address."""
+    address = lease(scene, mac, text)
+    scene.stranger.run("ip", "address", "add", f"{address}/24", "dev", INTERFACE)
+    try:
+        by_mac = (f"machine-{mac}.cfg", f"grub.cfg-01-{mac.replace(':', '-')}", f"failed-chainload-{mac}.cfg")
+        return [scene.body(f"/boot/grub/{name}", source=address) for name in (*by_mac, "machine-.cfg")]
+    finally:
+        scene.stranger.run("ip", "address", "del", f"{address}/24", "dev", INTERFACE)
+
+
+def test_nothing_that_a_machine_says_by_dhcp_is_in_its_grub_configuration(scene: Scene) -> None:
+    """It is what any other machine gets, and the real GRUB reads it."""
+    plain = grub_configurations(scene, "52:54:00:65:00:00", b"pc-01")
+    assert all(b"roomcast.server=" in configuration for configuration in plain)
+    for number, text in enumerate(scene.texts, start=1):
+        mac = f"52:54:00:65:00:{number:02x}"
+        for expected, got in zip(plain, grub_configurations(scene, mac, text), strict=True):
+            for old, new in ((b":65:00:00", f":65:00:{number:02x}"), (b"-65-00-00", f"-65-00-{number:02x}")):
+                expected = expected.replace(old, new.encode())
+            assert got == expected
+    for configuration in plain:
+        assert subprocess.run(["grub-script-check"], input=configuration, check=False).returncode == 0
+    assert_nothing_happened(scene)
 
 
 @pytest.mark.parametrize(
@@ -205,18 +123,10 @@ def test_options_that_overflow_or_contradict_each_other_draw_a_short_answer_or_n
 ) -> None:
     packet = DhcpPacket(BOOTREQUEST, 9, bytes.fromhex(MAC.replace(":", "")), flags=0x8000, options=Options({53: b"\1"}))
     before = scene.received("dhcp")
-    with scene.stranger.entered():
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    with sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, INTERFACE.encode())
-        sock.bind(("", 68))
-        sock.settimeout(0.4)
-        sock.sendto(build_dhcp(packet)[:243] + options + b"\xff", ("255.255.255.255", 67))
-        try:
-            answer = sock.recv(4000)
-        except TimeoutError:
-            answer = b""
+    try:
+        answer = scene.dhcp(build_dhcp(packet)[:243] + options + b"\xff", seconds=0.4)
+    except TimeoutError:
+        answer = b""
     assert scene.received("dhcp") > before
     assert len(answer) <= 1472
     if answer:
@@ -225,67 +135,32 @@ def test_options_that_overflow_or_contradict_each_other_draw_a_short_answer_or_n
     assert_nothing_happened(scene)
 
 
-def test_hostile_names_of_files_are_not_found_and_stay_text(scene: Scene) -> None:
-    for text in scene.texts:
-        name = text.replace(b"\0", b"\1")[:400]
-        assert scene.tftp(name)[:4] in (b"\0\5\0\1", b""), text
-        quoted = b"".join(b"%%%02x" % byte for byte in text)
-        for target in (b"/boot/" + quoted, b"/boot/agent/" + quoted, b"/" + quoted, b"/agent/v1/" + quoted):
-            answer = scene.http(target)
-            assert answer.split(b" ", 2)[1] in (b"404", b"400", b"405"), (target, answer)
-            head, _, body = answer.partition(b"\r\n\r\n")
-            assert b"OWNED" not in head and b"FORGED" not in head
-            assert b"<script>" not in body or b"application/json" in head
-    for header in (
-        b"X: \x1b[2J\r\n",
-        b"Range: bytes=$(x)-{{7}}\r\n",
-        b"Authorization: Bearer 1.\x1b[2J\r\n",
-        b"Cookie: %n\r\n",
-    ):
-        assert scene.http(b"/boot/agent/vmlinuz", header).startswith((b"HTTP/1.1 2", b"HTTP/1.1 4"))
-    assert_nothing_happened(scene)
-    assert_fit_to_show(scene.shown("boot", "log", "--ignored"))
+def read_by_scapy(data: bytes) -> dict[str | int, Any]:
+    """The options of a packet, wherever they stand; AssertionError when one is cut."""
+    packet = BOOTP(data)
+    options = list(packet[DHCP].options)
+    overload = dict(each[:2] for each in options if isinstance(each, tuple)).get("dhcp-option-overload", 0)
+    for bit, area in ((1, packet.file), (2, packet.sname)):
+        if overload & bit:
+            options += DHCP(area).options
+    assert all(isinstance(each, tuple) or each in ("end", "pad") for each in options), options
+    return dict(each[:2] for each in options if isinstance(each, tuple))
 
 
-UPWARDS = """
-../keys/secret ../../keys/secret boot/../keys/secret agent/../keys/secret agent/vmlinuz/../../keys/secret
-/keys/secret //keys/secret {data}/keys/secret /{data}/keys/secret /etc/passwd //etc/passwd ~root/.ssh/id_ed25519
-../../../../../../etc/passwd ..//..//..//etc//passwd ....//....//etc/passwd ..././..././etc/passwd file:///etc/passwd
-./../keys/secret agent/./../../keys/secret ..\\keys\\secret ..\\..\\etc\\passwd agent\\..\\..\\keys\\secret
-C:\\etc\\passwd %2e%2e/keys/secret %2e%2e%2fkeys%2fsecret ..%2fkeys/secret %252e%252e/keys/secret ..;/keys/secret
-..%c0%af..%c0%afetc/passwd %c0%ae%c0%ae/keys/secret %uff0e%uff0e/keys/secret agent/vmlinuz%00../../keys/secret
-agent/vmlinuz/../../../../etc/passwd%00.img ../keys/secret%00.cfg grub/machine-../../keys/secret.cfg
-grub/grub.cfg-01-../../../keys/secret uefi/http-../../../keys/secret.img
-keys/secret keys roomcast.db leases.db images serve.lock agent agent/
-"""
-
-
-@pytest.mark.parametrize("path", UPWARDS.split(), ids=itertools.count())
-def test_no_path_leads_out_of_the_tree(scene: Scene, path: str) -> None:
-    name = path.replace("{data}", str(scene.served.data))
-    for plain in {name.encode(), re.sub(r"%([0-9a-f]{2})", lambda m: chr(int(m[1], 16)), name).encode("latin-1")}:
-        answer = scene.tftp(plain.split(b"\0")[0] if b"\0" in plain else plain)
-        # What is cut at the NUL may name a file of the tree.
-        assert answer[:2] == b"\0\5" or plain.startswith(b"agent/vmlinuz\0") or not plain.isascii(), answer
-        assert SECRET not in answer and b"root:" not in answer
-    for target in (f"/boot/{name}", f"/{name}", f"/boot/agent/{name}", f"/agent/v1/{name}", name):
-        answer = scene.http(target.encode())
-        assert SECRET not in answer and b"root:" not in answer, target
-        assert answer.split(b" ", 2)[1] in (b"400", b"401", b"404", b"405") or not answer, (target, answer)
-    assert_nothing_happened(scene)
-
-
-def test_symbolic_links_in_the_tree_are_not_followed(scene: Scene) -> None:
-    kernel = scene.served.data / "agent" / "vmlinuz"
-    assert scene.tftp(b"agent/vmlinuz")[:4] == b"\0\3\0\1"
-    kernel.unlink()
-    kernel.symlink_to(scene.served.data / "keys" / "secret")
-    try:
-        assert scene.tftp(b"agent/vmlinuz")[:4] == b"\0\5\0\1"
-        assert b" 404 " in scene.http(b"/boot/agent/vmlinuz")
-    finally:
-        kernel.unlink()
-        kernel.write_bytes(b"agent")
+@pytest.mark.parametrize("most_bytes", [0, 1, 576, 577, 900, 1472, 1500, 9000, 65535])
+def test_an_answer_with_more_options_than_its_client_takes_carries_whole_ones(scene: Scene, most_bytes: int) -> None:
+    relay = option(1, b"p" * 100)
+    options = option(55, bytes([1, 3, 6, 51, 54, *MORE_OPTIONS])) + option(57, most_bytes.to_bytes(2, "big"))
+    packet = DhcpPacket(BOOTREQUEST, 11, bytes.fromhex("525400660101"), flags=0x8000, options=Options({53: b"\1"}))
+    options += option(61, b"\0" + b"i" * 254) + option(82, relay)
+    data = scene.dhcp(build_dhcp(packet)[:243] + options + b"\xff")
+    assert len(data) <= max(548, min(most_bytes - 28, 1472))
+    told = read_by_scapy(data)
+    assert (told["message-type"], told["server_id"], told["lease_time"]) == (2, SERVER, 600)
+    assert told["relay_agent_information"] == relay
+    carried = [code for code in MORE_OPTIONS if code in told]
+    assert all(told[code] == bytes([code - 127]) * 250 for code in carried)
+    assert len(carried) == (3 if most_bytes >= 1472 else 0), "250 bytes each"
 
 
 def hostile_inventory(host: Host, number: int, text: str) -> Inventory:
