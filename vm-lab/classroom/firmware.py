@@ -50,6 +50,9 @@ _SECURE_CODE, _ENROLLED = _OVMF / "OVMF_CODE_4M.secboot.fd", _OVMF / "OVMF_VARS_
 
 SEABIOS = Firmware("seabios", "SeaBIOS, iPXE ROM", "pc")
 SEABIOS_E1000 = Firmware("seabios-e1000", "SeaBIOS, iPXE ROM, e1000", "pc", nic="e1000")
+SEABIOS_CHAIN = replace(
+    SEABIOS, name="seabios-chain", words="SeaBIOS, plain ROM, chained iPXE", chained=Path("/usr/lib/ipxe/undionly.kpxe")
+)
 OVMF = Firmware("ovmf", "OVMF, PXE", "q35", (), _CODE, _VARIABLES, rom="")
 OVMF_HTTP = Firmware("ovmf-http", "OVMF, HTTP boot", "q35", _NO_PXE, _CODE, _VARIABLES, rom="")
 OVMF_SECURE = Firmware(

@@ -89,6 +89,7 @@ _MANNERS = {
 FIRMWARE = (
     firmware.SEABIOS,
     firmware.SEABIOS_E1000,
+    firmware.SEABIOS_CHAIN,
     firmware.OVMF,
     firmware.OVMF_HTTP,
     firmware.OVMF_SECURE,
@@ -150,6 +151,8 @@ class Room:
             self._machines += 1
             mac = f"52:54:00:0b:07:{self._machines:02x}"
             port = self._classroom.add_port()
+        if firmware.chained is not None and not firmware.is_uefi:
+            self._classroom.hide_rom(port)
         spec = MachineSpec(firmware.name, firmware, mac, disk_bytes=0)
         directory = self.run.directory / firmware.name
         directory.mkdir()

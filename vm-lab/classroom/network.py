@@ -21,6 +21,7 @@ BRIDGE = "switch"
 _SECOND_ADDRESS = "10.78.0.1"
 _SECOND_BRIDGE = "switch2"
 _TABLE = "loss"
+_ROM_TABLE = "rom"
 _NO_IPV6 = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
 
 
@@ -93,6 +94,10 @@ class Classroom:
         """From now on drop `percent` of the packets to this machine, each by its own random choice."""
         run(["ip", "netns", "exec", self.room, "nft", "-f", "-"], stdin=loss_ruleset(port.tap, percent).encode())
 
+    def hide_rom(self, port: Port) -> None:
+        """QEMU's ROM, an iPXE, asks DHCP from now on as a PXE ROM that is none. What it chains asks as it does."""
+        run(["ip", "netns", "exec", self.room, "nft", "-f", "-"], stdin=plain_rom_ruleset(port.tap).encode())
+
     def dropped_packets(self, port: Port) -> int:
         """How many packets to this machine its loss has taken since `set_loss`."""
         listing = run(["ip", "netns", "exec", self.room, "nft", "list", "chain", "netdev", _TABLE, port.tap])
@@ -121,6 +126,24 @@ def _send_as_a_card_does(namespace: str, interface: str) -> None:
     """Checksum filled in (firmware checks it), one datagram each: loss then hits single packets, not bursts."""
     offloads = [word for name in ("tx", "tso", "gso", "tx-udp-segmentation") for word in (name, "off")]
     run(["ip", "netns", "exec", namespace, "ethtool", "-K", interface, *offloads])
+
+
+def plain_rom_ruleset(tap: str) -> str:
+    """nftables commands that make options 77 and 175 of the ROM's requests two that nobody knows.
+
+    A chained undionly.kpxe sends the same options, and asks for broadcast answers, which the ROM does not.
+    """
+    udp, flags, user_class, ipxe_options = 8, 10, 290, 321  # bytes into the datagram; seen on: QEMU's ROMs of 2019
+    rule = f"udp dport 67 @th,{(udp + flags) * 8},16 0"
+    for place, code, hidden in ((user_class, 77, 224), (ipxe_options, 175, 225)):
+        at = f"@th,{(udp + place) * 8},8"
+        rule += f" {at} {code} {at} set {hidden}"
+    return (
+        f"add table netdev {_ROM_TABLE}\n"
+        f"add chain netdev {_ROM_TABLE} {tap} "
+        f'{{ type filter hook ingress device "{tap}" priority 0; policy accept; }}\n'
+        f"add rule netdev {_ROM_TABLE} {tap} {rule} udp checksum set 0 counter\n"
+    )
 
 
 def loss_ruleset(tap: str, percent: float) -> str:
