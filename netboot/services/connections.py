@@ -15,7 +15,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from netboot.services.sendfile import FILE_MESSAGE, send_file
+from netboot.services.sendfile import FILE_MESSAGE, FileSender
 
 MOST_AGENT_CONNECTIONS = 4096
 MOST_OTHER_CONNECTIONS = 512
@@ -79,7 +79,7 @@ class Door:
             del self._peers[peer]
 
 
-def guarded_protocol(door: Door) -> type[asyncio.Protocol]:
+def guarded_protocol(door: Door, files: FileSender) -> type[asyncio.Protocol]:
     """Uvicorn's HTTP/1.1 protocol behind a door. h11, because it keeps the spelling of header names."""
 
     class GuardedProtocol(H11Protocol):
@@ -117,7 +117,7 @@ def guarded_protocol(door: Door) -> type[asyncio.Protocol]:
 
             async def send_anything(message: Any) -> None:
                 if message["type"] == FILE_MESSAGE:
-                    await send_file(cycle, message, door.limits.write_silence_s)
+                    await files.send(cycle, message, door.limits.write_silence_s)
                 else:
                     await send(message)
 

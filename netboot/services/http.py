@@ -16,6 +16,7 @@ import uvicorn
 
 from netboot.errors import ServiceError
 from netboot.services.connections import Door, Limits, guarded_protocol
+from netboot.services.sendfile import FileSender, SendFile
 
 SHUTDOWN_S = 3
 """Requests under way get this long when the appliance ends."""
@@ -90,11 +91,14 @@ def bind_unix(path: Path) -> socket.socket:
     return sock
 
 
-async def serve_http(app: Any, sock: socket.socket, limits: Limits | None = None) -> None:
+async def serve_http(
+    app: Any, sock: socket.socket, limits: Limits | None = None, sendfile: SendFile = os.sendfile
+) -> None:
     """Serve `app` on a listening socket until cancelled; then finish what is under way and close the socket."""
+    files = FileSender(sendfile)
     config = uvicorn.Config(
         _SpelledHeaders(app),
-        http=guarded_protocol(Door(limits or Limits())),
+        http=guarded_protocol(Door(limits or Limits()), files),
         log_config=None,
         access_log=False,
         lifespan="off",
@@ -114,6 +118,7 @@ async def serve_http(app: Any, sock: socket.socket, limits: Limits | None = None
         raise
     finally:
         sock.close()
+        files.close()
 
 
 def _why(error: OSError, address: str, port: int) -> str:

@@ -1,12 +1,16 @@
 """[S] Files by HTTP from the page cache to the socket: uvicorn gains the ASGI extension `http.response.zerocopysend`.
 
-A slow reader costs one descriptor and no memory of ours: the kernel holds what is on its way.
+A slow reader costs descriptors and no memory of ours: the kernel holds what is on its way. Sendfile waits for the
+disk when the page cache lacks a file, so threads call it: the event loop, with DHCP on it, never waits for a disk.
 """
 
 import asyncio
 import io
 import os
+import select
 import socket
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
 import h11
@@ -16,6 +20,14 @@ from netboot.errors import ServiceError
 
 FILE_MESSAGE = "http.response.zerocopysend"
 """The message's type, and the extension's name in a scope: `file`, `offset`, `count`."""
+
+PATIENCE_MS = 20
+"""A thread waits so long for a socket that is full; then the event loop does."""
+THREADS = 16
+"""Of a server: so many files may wait for the disk before other files wait too."""
+
+SendFile = Callable[[int, int, int, int], int]
+"""As os.sendfile to a socket that does not block: to, from, offset, bytes at most; returns how many went."""
 
 
 class PeerStopped(ServiceError):
@@ -32,49 +44,87 @@ class _Span:
         return self._count
 
 
-async def send_file(cycle: RequestResponseCycle, message: Any, silence_s: float) -> None:
-    """Send `count` bytes from `offset` of an open file as part of an answer whose Content-Length has been told.
+class FileSender:
+    """Sends the files of one server. Belongs to its event loop; whoever makes one closes it."""
 
-    Raises PeerStopped when the connection ended or the peer took nothing for `silence_s`; the file's OSError when it
-    cannot be read. The answer must end with an `http.response.body`, as any other.
-    """
-    try:
-        await _send(cycle, message["file"], message["offset"], message["count"], silence_s)
-    except TimeoutError as error:
-        _abort(cycle)
-        raise PeerStopped(f"it took nothing for {silence_s:.0f} s") from error
-    except ConnectionError as error:
-        _abort(cycle)
-        raise PeerStopped("it closed the connection") from error
-    except BaseException:
-        _abort(cycle)
-        raise
-    await asyncio.sleep(0)
+    def __init__(self, sendfile: SendFile = os.sendfile) -> None:
+        self._sendfile = sendfile
+        self._threads = ThreadPoolExecutor(THREADS, "http-file")
 
+    def close(self) -> None:
+        """When no answer is under way any more. A thread that waits for the disk is not waited for."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
-async def _send(cycle: RequestResponseCycle, file: io.FileIO, offset: int, count: int, silence_s: float) -> None:
-    transport = cycle.transport
-    transport.set_write_buffer_limits(high=0)
-    if cycle.flow.write_paused and not cycle.disconnected:
-        async with asyncio.timeout(silence_s):
-            await cycle.flow.drain()  # what was said before leaves first
-    if cycle.disconnected or transport.is_closing():
-        raise ConnectionError
-    cycle.conn.send_with_data_passthrough(h11.Data(data=cast(Any, _Span(count))))
-    # A descriptor of our own, because the event loop waits for one on behalf of one owner.
-    with transport.get_extra_info("socket").dup() as sock:
-        while count:
-            try:
-                sent = os.sendfile(sock.fileno(), file.fileno(), offset, count)
-            except BlockingIOError:
-                await _until_writable(sock, silence_s)
+    async def send(self, cycle: RequestResponseCycle, message: Any, silence_s: float) -> None:
+        """Send `count` bytes from `offset` of an open file as part of an answer whose Content-Length has been told.
+
+        Raises PeerStopped when the connection ended or the peer took nothing for `silence_s`; the file's OSError when
+        it cannot be read. The answer must end with an `http.response.body`, as any other. May be cancelled; the file
+        may be closed then as always.
+        """
+        try:
+            await self._send(cycle, message["file"], message["offset"], message["count"], silence_s)
+        except TimeoutError as error:
+            _abort(cycle)
+            raise PeerStopped(f"it took nothing for {silence_s:.0f} s") from error
+        except ConnectionError as error:
+            _abort(cycle)
+            raise PeerStopped("it closed the connection") from error
+        except BaseException:
+            _abort(cycle)
+            raise
+
+    async def _send(
+        self, cycle: RequestResponseCycle, file: io.FileIO, offset: int, count: int, silence_s: float
+    ) -> None:
+        transport = cycle.transport
+        transport.set_write_buffer_limits(high=0)
+        if cycle.flow.write_paused and not cycle.disconnected:
+            async with asyncio.timeout(silence_s):
+                await cycle.flow.drain()  # what was said before leaves first
+        if cycle.disconnected or transport.is_closing():
+            raise ConnectionError
+        cycle.conn.send_with_data_passthrough(h11.Data(data=cast(Any, _Span(count))))
+        # A descriptor of our own, because the event loop waits for one on behalf of one owner.
+        with transport.get_extra_info("socket").dup() as sock:
+            while count:
+                sent = await self._in_thread(sock, file, offset, count)
+                offset += sent
+                count -= sent
+                if count:
+                    await _until_writable(sock, silence_s)
                 if cycle.disconnected:
-                    raise ConnectionError from None
-                continue
-            if not sent:
-                raise PeerStopped("the file became shorter while it was sent")
-            offset += sent
-            count -= sent
+                    raise ConnectionError
+
+    async def _in_thread(self, sock: socket.socket, file: io.FileIO, offset: int, count: int) -> int:
+        """Sends on descriptors of its own: who is cancelled here closes his while the thread goes on."""
+        descriptors = os.dup(sock.fileno()), os.dup(file.fileno())
+        sending = self._threads.submit(_push, self._sendfile, *descriptors, offset, count)
+
+        def close(_: Future[int]) -> None:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+        sending.add_done_callback(close)
+        return await asyncio.wrap_future(sending)
+
+
+def _push(sendfile: SendFile, sock: int, file: int, offset: int, count: int) -> int:
+    """Send until all is gone or the socket stays full; returns how many bytes went."""
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    left = count
+    while left:
+        try:
+            sent = sendfile(sock, file, offset + count - left, left)
+        except BlockingIOError:
+            if not poll.poll(PATIENCE_MS):
+                break
+            continue
+        if not sent:
+            raise PeerStopped("the file became shorter while it was sent")
+        left -= sent
+    return count - left
 
 
 async def _until_writable(sock: socket.socket, silence_s: float) -> None:

@@ -1,7 +1,9 @@
 """Boot files by HTTP as machines fetch them: the real server on loopback, and a client that sees every byte."""
 
 import asyncio
+import os
 import socket
+import threading
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from netboot.boot.files import BootFiles, BootSettings
 from netboot.boot.render import Renderer
 from netboot.services.connections import Limits
 from netboot.services.http import bind_tcp, serve_http
+from netboot.services.sendfile import SendFile
 
 KERNEL = bytes(range(256)) * 4000
 LARGE_BYTES = 64 << 20
@@ -110,7 +113,9 @@ def step(mac: str) -> NextBoot:
 
 
 @asynccontextmanager
-async def a_room(directory: Path, limits: Limits | None = None) -> AsyncIterator[Room]:
+async def a_room(
+    directory: Path, limits: Limits | None = None, sendfile: SendFile = os.sendfile
+) -> AsyncIterator[Room]:
     data = directory / "data"
     for name, content in {"agent/vmlinuz": KERNEL, "agent/initrd.img": b"", "keys/secret": b"secret"}.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +132,7 @@ async def a_room(directory: Path, limits: Limits | None = None) -> AsyncIterator
         app = build_agent_app(bench.appliance.agents, LeasedBootFiles(files, bench.appliance.given, fetches))
         sock = bind_tcp("127.0.0.1", 0)
         room = Room(sock.getsockname()[1], directory, fetches)
-        serving = asyncio.create_task(serve_http(app, sock, limits or Limits(1000)))
+        serving = asyncio.create_task(serve_http(app, sock, limits or Limits(1000), sendfile))
         try:
             yield room
         finally:
@@ -380,5 +385,62 @@ def test_many_slow_readers_take_no_memory_and_nobody_waits_for_them(tmp_path: Pa
             for _ in range(5):
                 assert (await client.ask("/boot/agent/vmlinuz")).body == KERNEL
             assert resident_bytes() - before < 16 << 20, "64 MB each would be 6.4 GB"
+
+    run(story())
+
+
+class SlowDisk:
+    """Sends files, once the disk has turned; as sendfile of what is not in the page cache."""
+
+    def __init__(self) -> None:
+        self.asked, self.turned, self.done = threading.Event(), threading.Event(), threading.Event()
+        self.read = b""
+        """What stood at the first place that was to be sent, when the disk had turned."""
+
+    def sendfile(self, sock: int, file: int, offset: int, count: int) -> int:
+        self.asked.set()
+        assert self.turned.wait(WAIT_S)
+        self.read = self.read or os.pread(file, 4, offset)
+        try:
+            return os.sendfile(sock, file, offset, count)
+        finally:
+            self.done.set()
+
+
+async def until(event: threading.Event) -> None:
+    assert await asyncio.to_thread(event.wait, WAIT_S)
+
+
+def test_while_a_file_waits_for_the_disk_all_others_are_answered(tmp_path: Path) -> None:
+    async def story() -> None:
+        disk = SlowDisk()
+        async with a_room(tmp_path, sendfile=disk.sendfile) as room:
+            waits, goes_on = await room.connect(), await room.connect()
+            waits.say("/boot/agent/vmlinuz")
+            await until(disk.asked)
+            assert b"pc-07" in (await goes_on.ask(f"/boot/grub/machine-{MAC}.cfg")).body
+            assert not disk.turned.is_set()
+            disk.turned.set()
+            assert (await waits.hear()).body == KERNEL
+
+    run(story())
+
+
+def test_a_fetch_that_ends_while_its_file_waits_for_the_disk_leaves_the_file_to_the_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A descriptor that is closed too early may be another connection's by then."""
+    monkeypatch.setattr("netboot.services.http.SHUTDOWN_S", 0)
+
+    async def story() -> None:
+        disk = SlowDisk()
+        async with a_room(tmp_path, sendfile=disk.sendfile) as room:
+            client = await room.connect()
+            client.say("/boot/agent/vmlinuz", Range="bytes=8-")
+            await until(disk.asked)
+        assert room.fetches.lines[-1].endswith("part the appliance was stopped")
+        disk.turned.set()
+        await until(disk.done)
+        assert disk.read == KERNEL[8:12]
 
     run(story())
