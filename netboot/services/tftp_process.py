@@ -51,6 +51,10 @@ SPIN_ROUND_TRIP_S = 200e-6
 """Only where answers come that fast,"""
 SPIN_TRANSFERS = 2
 """and while so few transfers run: more keep the loop awake by themselves."""
+GATHER_TRANSFERS = 4
+"""While more transfers run than this,"""
+GATHER_ANSWERS = 6
+"""and fewer answers wait, the clients go first: their answers are then served in one go, with fewer switches of tasks."""
 _MIN_SEGMENT_BYTES = 256
 """The kernel cuts whatever is longer than a segment: an option acknowledgement or an error must not be."""
 _GSO_REFUSED = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP}
@@ -138,6 +142,9 @@ class TftpLoop:
             happened = poll(0 if spins else self._wait_s(now))
             if spins and not happened:
                 os.sched_yield()
+            elif 0 < len(happened) < GATHER_ANSWERS and len(sockets) > GATHER_TRANSFERS:
+                os.sched_yield()
+                happened = poll(0)
             now = clock()
             for descriptor, what in happened:
                 transfer = sockets.get(descriptor)
