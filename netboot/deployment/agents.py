@@ -122,7 +122,8 @@ class Agents:
         """Know the machine, and give it a new token that ends its old one.
 
         Raises ConflictError when the machine at the address `peer` is not the one that it says to be: its lease is
-        another machine's, or the machine it names is at work at another address.
+        another machine's, or the machine it names, be it by another card or by its UUID, has a lease of another
+        address or is at work there.
         """
         try:
             await self._check_peer(inventory, peer)
@@ -155,6 +156,8 @@ class Agents:
                 log.warning("registration refused", peer=peer, mac=inventory.boot_mac, leased=str(leased))
                 raise ConflictError(f"{inventory.boot_mac} has the address {leased}, and cannot register from {peer}")
         known = await self._database.run(self._machines.match, inventory)
+        if known is not None:
+            await self._check_cards(known, inventory, peer)
         task = None if known is None else await self._database.run(self._sessions.open_task, known)
         live = None if task is None else self._board.get(task.id)
         if task is None or live is None or task.state is not TaskState.RUNNING or live.peer in ("", peer):
@@ -162,6 +165,20 @@ class Agents:
         if self._clock.monotonic() - live.heard_s < AT_WORK_S:
             log.warning("registration refused", peer=peer, machine=task.machine, at_work=live.peer)
             raise ConflictError(f"{task.machine} is at work at {live.peer}, and cannot register from {peer}")
+
+    async def _check_cards(self, known: int, inventory: Inventory, peer: str) -> None:
+        """Whoever names a machine by a card that it did not boot from, or by its UUID, is not there beside it."""
+        macs = await self._database.run(self._machines.macs, known)
+        if self._leases is None or inventory.boot_mac in macs:
+            return
+        for mac in macs:
+            leased = self._leases.address_of(mac)
+            if leased not in (None, IPv4Address(peer)):
+                log.warning("registration refused", peer=peer, mac=inventory.boot_mac, named=mac, leased=str(leased))
+                raise ConflictError(
+                    f"{inventory.boot_mac} says that it is the machine of {mac}, which has the address {leased}: "
+                    "if its card was replaced, boot it again when that lease has ended (roomcast lease list)"
+                )
 
     async def authenticate(self, token: str) -> int | None:
         """The machine whose token this is, None when it is nobody's. The comparison takes the same time for all."""

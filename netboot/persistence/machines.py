@@ -70,6 +70,11 @@ class MachineRepository:
             row = self._match(session, inventory)
             return row.id if row else None
 
+    def macs(self, machine_id: int) -> tuple[str, ...]:
+        """Of the cards that are the machine's and no other's."""
+        with self._database.reading() as session:
+            return tuple(session.scalars(select(NicRow.mac).where(NicRow.machine_id == machine_id)))
+
     def all(self) -> list[Machine]:
         """Every machine, by name."""
         with self._database.reading() as session:

@@ -21,7 +21,10 @@ class Hunted:
 
 
 def search(name: str, fresh: Callable[[], Callable[[bytes], None]], number: str, tries: int, end: float) -> Hunted:
-    """So many series, fewer when time.monotonic() comes to `end`. The same number tries the same ones."""
+    """So many series, fewer when time.monotonic() comes to `end`.
+
+    The same number tries the same ones, while the same modules are loaded.
+    """
     tried = 0
     raising: tuple[bytes, ...] = ()
     failure: Exception | None = None

@@ -12,7 +12,7 @@ from netboot.errors import WireError
 from netboot.wire.dhcp import BOOTREPLY, BROADCAST_FLAG, DhcpPacket, Options, build_dhcp, parse_dhcp
 from netboot.wire.dhcp_options import MESSAGE_TYPE, REQUESTED_ADDRESS, SERVER_IDENTIFIER, MessageType
 from netboot.wire.frame import build_udp_frame, parse_udp_frame
-from netboot.wire.tftp import Data, build_ack, parse_tftp
+from netboot.wire.tftp import Data, Error, ErrorCode, build_ack, build_error, parse_tftp
 
 ANY, EVERYBODY = IPv4Address(0), IPv4Address("255.255.255.255")
 _SO_RCVBUFFORCE = 33
@@ -69,21 +69,23 @@ class CleanClient:
         options = Options().with_option(MESSAGE_TYPE, MessageType.REQUEST)
         self._ask(DhcpPacket(1, self._xid, self._chaddr, ciaddr=self._address, options=options), MessageType.ACK)
 
-    def fetch(self, path: str) -> bytes:
-        """A file by TFTP, block by block. The host needs an address for it."""
+    def fetch(self, path: str, most_bytes: int = 100_000) -> bytes:
+        """A file by TFTP, or its first bytes; empty when there is none. The host needs an address for it."""
         with self._host.entered():
             sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with sock:
             sock.settimeout(_ANSWER_S)
             content, blocks = b"", 0
             question, to = b"\0\1" + path.encode() + b"\0octet\0", (str(self._server), 69)
-            for _ in range(200):
+            for _ in range(most_bytes // 512 + 10):
                 sock.sendto(question, to)
                 try:
                     answer, to = sock.recvfrom(2000)
                 except TimeoutError:
                     continue
                 packet = parse_tftp(answer)
+                if isinstance(packet, Error):
+                    return b""
                 assert isinstance(packet, Data), packet
                 if packet.block == blocks + 1:
                     content, blocks = content + packet.payload, blocks + 1
@@ -91,7 +93,10 @@ class CleanClient:
                 if len(packet.payload) < 512:
                     sock.sendto(question, to)
                     return content
-            raise AssertionError(f"{path} does not end")
+                if len(content) >= most_bytes:
+                    sock.sendto(build_error(ErrorCode.NOT_DEFINED, "enough"), to)
+                    return content
+            raise AssertionError(f"{path} does not come")
 
     def _ask(self, packet: DhcpPacket, wanted: MessageType) -> DhcpPacket:
         frame = framed(build_dhcp(packet), self._host.mac)

@@ -15,7 +15,18 @@ from fastapi import FastAPI
 
 from imager.image.chunks import Compressor
 from imager.image.manifest import Chunk, Extent, ImageKind, Manifest
-from imager.wire.messages import Disk, FirmwareKind, Inventory, Nic, Proof, Registration, TaskResult, decode, encode
+from imager.wire.messages import (
+    Disk,
+    FirmwareKind,
+    Inventory,
+    Nic,
+    Proof,
+    Registration,
+    Task,
+    TaskResult,
+    decode,
+    encode,
+)
 from netboot.api.admin import ApplianceFacts, build_admin_app
 from netboot.api.agent import build_agent_app
 from netboot.appliance import Appliance, build_appliance
@@ -29,6 +40,17 @@ from netboot.ui.pages import build_pages_app
 
 WINDOW_BYTES = 4096
 LOOPBACK = CastInterface("lo", IPv4Address("127.0.0.1"), IPv4Network("127.0.0.0/8"))
+
+
+A, B = b"a" * 4096, b"b" * 4096
+"""What two chunks of an image hold."""
+
+
+async def next_task(client: httpx.AsyncClient, wait_s: float = 0) -> Task:
+    """Ask for a machine's task, as its agent."""
+    response = await client.get("/agent/v1/task", params={"wait": wait_s})
+    assert response.status_code == 200, response.text
+    return decode(Task, response.content)
 
 
 def an_inventory(mac: str = "52:54:00:00:00:01", **changes: Any) -> Inventory:

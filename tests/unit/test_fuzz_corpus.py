@@ -3,6 +3,7 @@
 import math
 import random
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from netboot.wire.tftp import ReadRequest, parse_tftp
 sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 
 from corpus import corpus, mutate
-from shaped import search
+from shaped import Hunted, search
 from targets import targets
 
 SHORT_HUNT = 1500
@@ -48,6 +49,12 @@ def test_short_search_among_packets_of_the_right_shape_finds_nothing(name: str) 
     assert found.packets >= SERIES
 
 
+def searches(name: str, fresh: Callable[[], Callable[[bytes], None]]) -> Iterator[Hunted]:
+    """Some, of a seed each. What a seed means to hypothesis depends on the modules that are loaded."""
+    for number in range(30):
+        yield search(name, fresh, str(number), SERIES, math.inf)
+
+
 def test_a_search_tells_the_shortest_series_that_raises() -> None:
     class Careless:
         """Falls over the second request for two blocks at once."""
@@ -64,7 +71,7 @@ def test_a_search_tells_the_shortest_series_that_raises() -> None:
             if self.seen == 2:
                 raise IndexError("planted")
 
-    found = search("tftp", lambda: Careless().tftp, "20", 500, math.inf)
+    found = next(found for found in searches("tftp", lambda: Careless().tftp) if found.error)
     assert isinstance(found.error, IndexError)
     assert len(found.raising) == 2
     assert all(b"windowsize" in packet.lower() for packet in found.raising)
@@ -79,5 +86,5 @@ def test_a_search_draws_packets_of_every_kind() -> None:
         except WireError as error:
             kinds.add(str(error).split(" ")[0])
 
-    search("dhcp", lambda: note, "20", 3 * SERIES, math.inf)
-    assert kinds > {*MessageType, None, "option"}
+    wanted = {*MessageType, None, "option"}
+    assert any(kinds >= wanted for _ in searches("dhcp", lambda: note)), wanted - kinds

@@ -1,0 +1,246 @@
+"""How machines take their tasks by the agents' API and end them; the real app and database, without a network."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from deployment_builders import (
+    A,
+    B,
+    a_bench,
+    an_inventory,
+    done,
+    failed,
+    next_task,
+)
+
+from imager.image.manifest import parse_signed
+from imager.image.plan import build_bitmap
+from imager.wire.messages import After, Progress, TaskKind, encode
+
+
+def test_not_a_number_is_refused_as_seconds(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            for word in ("NaN", "Infinity", "-Infinity", "1e999"):
+                body = encode(an_inventory()).replace(b'"boot_s":6.5', b'"boot_s":' + word.encode())
+                response = await bench.anonymous.post("/agent/v1/register", content=body)
+                assert response.status_code == 400, word
+
+    asyncio.run(story())
+
+
+def test_waiting_agent_gets_its_task_as_soon_as_it_is_given(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, machine = await bench.register(an_inventory())
+            manifest = bench.keep_image("golden", A, B)
+            asking = asyncio.create_task(next_task(machine, 30))
+            await bench.machine_waits(registration.machine_id)
+            await bench.deploy("golden", registration.name)
+            task = await asyncio.wait_for(asking, 10)
+            assert task.kind is TaskKind.DEPLOY and task.deploy is not None
+            assert task.deploy.manifest_hash == manifest.hash.hex()
+            assert task.deploy.identity.hostname == registration.name
+            assert task.deploy.cast.sender == "127.0.0.1"
+            assert task.deploy.cast.control_port > 0
+            assert task.deploy.after is After.REBOOT
+
+    asyncio.run(story())
+
+
+def test_machine_that_starts_anew_gets_its_running_task_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, machine = await bench.register(an_inventory())
+            bench.keep_image("golden", A)
+            await bench.deploy("golden", registration.name)
+            first = await next_task(machine)
+            _, machine = await bench.register(an_inventory())
+            assert await next_task(machine) == first
+
+    asyncio.run(story())
+
+
+def test_machine_sees_no_task_of_another(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            mine, machine = await bench.register(an_inventory("52:54:00:00:00:01"))
+            _, stranger = await bench.register(an_inventory("52:54:00:00:00:02"))
+            manifest = bench.keep_image("golden", A)
+            await bench.deploy("golden", mine.name)
+            task = await next_task(machine)
+            path = f"/agent/v1/tasks/{task.id}"
+            progress = encode(Progress("scan", 0, 1, 0.0))
+            assert (await next_task(stranger)).kind is TaskKind.WAIT
+            assert (await stranger.get(f"{path}/manifest")).status_code == 404
+            assert (await stranger.post(f"{path}/progress", content=progress)).status_code == 404
+            assert (await stranger.post(f"{path}/ready", content=b"\x80")).status_code == 404
+            assert (await stranger.post(f"{path}/result", content=done(manifest.hash.hex()))).status_code == 404
+            assert (await machine.post(f"{path}/progress", content=progress)).status_code == 204
+
+    asyncio.run(story())
+
+
+def test_manifest_that_the_agent_gets_is_signed_by_the_appliance(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, machine = await bench.register(an_inventory())
+            manifest = bench.keep_image("golden", A, B)
+            await bench.deploy("golden", registration.name, version=1)
+            task = await next_task(machine)
+            data = (await machine.get(f"/agent/v1/tasks/{task.id}/manifest")).content
+            assert parse_signed(data, bench.appliance.public_key) == manifest
+
+    asyncio.run(story())
+
+
+def test_bitmap_that_does_not_fit_the_image_is_refused(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, machine = await bench.register(an_inventory())
+            bench.keep_image("golden", A, B)
+            await bench.deploy("golden", registration.name)
+            path = f"/agent/v1/tasks/{(await next_task(machine)).id}/ready"
+            assert (await machine.post(path, content=b"\xc0\x00")).status_code == 400
+            assert (await machine.post(path, content=b"\xff")).status_code == 400
+            assert (await machine.post(path, content=b"")).status_code == 400
+            assert (await machine.post(path, content=build_bitmap([0, 1], 2))).status_code == 204
+
+    asyncio.run(story())
+
+
+def test_machine_that_lacks_nothing_ends_its_session_without_a_packet(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, machine = await bench.register(an_inventory())
+            manifest = bench.keep_image("golden", A)
+            session = await bench.deploy("golden", registration.name)
+            task = await next_task(machine)
+            assert (await machine.post(f"/agent/v1/tasks/{task.id}/ready", content=b"\x00")).status_code == 204
+            result = await machine.post(f"/agent/v1/tasks/{task.id}/result", content=done(manifest.hash.hex()))
+            assert result.status_code == 204
+            seen = (await bench.admin.get(f"/api/v1/sessions/{session['id']}")).json()
+            assert seen["state"] == "done"
+            assert seen["statistics"].get("sent_bytes", 0) == 0
+            assert seen["tasks"][0]["proof"]["chunks_verified"] == 1
+
+    asyncio.run(story())
+
+
+def test_success_without_a_proof_of_this_image_is_a_failure(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, machine = await bench.register(an_inventory())
+            bench.keep_image("golden", A)
+            session = await bench.deploy("golden", registration.name)
+            task = await next_task(machine)
+            await machine.post(f"/agent/v1/tasks/{task.id}/result", content=done("0" * 64))
+            seen = (await bench.admin.get(f"/api/v1/sessions/{session['id']}")).json()
+            assert seen["state"] == "failed"
+            assert seen["tasks"][0]["error"] == "the agent's proof is not of this image"
+
+    asyncio.run(story())
+
+
+def test_success_that_proves_fewer_chunks_than_the_image_has_is_a_failure(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, machine = await bench.register(an_inventory())
+            manifest = bench.keep_image("golden", A, B)
+            await bench.deploy("golden", registration.name)
+            task = await next_task(machine)
+            await machine.post(f"/agent/v1/tasks/{task.id}/result", content=done(manifest.hash.hex(), 1))
+            seen = (await bench.admin.get(f"/api/v1/tasks/{task.id}")).json()
+            assert (seen["state"], seen["error"]) == ("failed", "the agent proved 1 of the image's 2 chunks")
+
+    asyncio.run(story())
+
+
+def test_body_for_a_task_that_is_not_the_machines_is_not_read(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            owner, owner_client = await bench.register(an_inventory("52:54:00:00:00:01"))
+            _, other = await bench.register(an_inventory("52:54:00:00:00:02"))
+            bench.keep_image("golden", A)
+            await bench.deploy("golden", owner.name)
+            task = await next_task(owner_client)
+            read: list[int] = []
+
+            async def body() -> AsyncIterator[bytes]:
+                read.append(1)
+                yield b"x"
+
+            path = f"/agent/v1/tasks/{task.id}"
+            chunk = f"{path}/chunks/{'0' * 64}"
+            for client, method, where, status in (
+                (other, "POST", f"{path}/publish", 404),
+                (other, "PUT", chunk, 404),
+                (other, "POST", f"{path}/ready", 404),
+                (other, "POST", f"{path}/result", 404),
+                (owner_client, "POST", f"{path}/publish", 404),  # it is no capture
+                (owner_client, "PUT", chunk, 404),
+            ):
+                answer = await client.request(method, where, content=body())
+                assert (answer.status_code, read) == (status, []), where
+            await bench.admin.post(f"/api/v1/tasks/{task.id}/cancel")
+            for what in ("ready", "result", "publish"):
+                answer = await owner_client.post(f"{path}/{what}", content=body())
+                assert (answer.status_code, read) == (410, []), what
+
+    asyncio.run(story())
+
+
+def test_machine_that_waits_long_without_a_task_starts_its_disk(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, machine = await bench.register(an_inventory())
+            assert (await next_task(machine)).kind is TaskKind.WAIT
+            bench.clock.now_s += 899
+            assert (await next_task(machine)).kind is TaskKind.WAIT
+            bench.clock.now_s += 1
+            assert (await next_task(machine)).kind is TaskKind.BOOT_LOCAL
+            # It is back, with a deployment that fails: its disk may be half-written, so it waits for a person.
+            await bench.register(an_inventory())
+            machine = bench._clients[-1]
+            bench.keep_image("golden", A)
+            await bench.deploy("golden", registration.name)
+            task = await next_task(machine)
+            await machine.post(f"/agent/v1/tasks/{task.id}/result", content=failed("the disk is broken"))
+            assert (await next_task(machine)).kind is TaskKind.WAIT
+            bench.clock.now_s += 901
+            assert (await next_task(machine)).kind is TaskKind.WAIT
+
+    asyncio.run(story())
+
+
+def test_result_may_be_told_twice_but_not_changed(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, machine = await bench.register(an_inventory())
+            manifest = bench.keep_image("golden", A)
+            await bench.deploy("golden", registration.name)
+            path = f"/agent/v1/tasks/{(await next_task(machine)).id}/result"
+            assert (await machine.post(path, content=done(manifest.hash.hex()))).status_code == 204
+            assert (await machine.post(path, content=done(manifest.hash.hex()))).status_code == 204
+            assert (await machine.post(path, content=failed("changed my mind"))).status_code == 410
+
+    asyncio.run(story())
+
+
+def test_cancelled_task_tells_its_agent_to_stop(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, machine = await bench.register(an_inventory())
+            bench.keep_image("golden", A)
+            session = await bench.deploy("golden", registration.name)
+            task = await next_task(machine)
+            assert (await bench.admin.post(f"/api/v1/tasks/{task.id}/cancel")).status_code == 200
+            progress = await machine.post(
+                f"/agent/v1/tasks/{task.id}/progress", content=encode(Progress("scan", 1, 2, 0.0))
+            )
+            assert progress.status_code == 410
+            assert (await bench.admin.post(f"/api/v1/tasks/{task.id}/cancel")).status_code == 409
+            assert (await bench.admin.get(f"/api/v1/sessions/{session['id']}")).json()["state"] == "failed"
+
+    asyncio.run(story())
