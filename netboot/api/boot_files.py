@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse, Response
 
 from netboot.api.boot_tree import FetchLog
 from netboot.api.ranges import NOT_MODIFIED, PART, WHOLE, Version, select
+from netboot.bootlog.events import Span
 from netboot.services.sendfile import FILE_MESSAGE, PeerStopped
 
 BYTES = "application/octet-stream"
@@ -56,6 +57,7 @@ class _BootFileAnswer(Response):
         self._fetches = fetches
         self._peer = request.client.host if request.client else ""
         self._path = path
+        self._size = version.size
         self._selected = select(request.method, request.headers, version)
         self._sends = request.method == "GET" and self._selected.status in (WHOLE, PART)
         headers = self._selected.headers(version)
@@ -79,7 +81,7 @@ class _BootFileAnswer(Response):
         start, end = self._selected.start, self._selected.end
         sent, began_s, why = 0, time.monotonic(), ""
         if self._fetches is not None:
-            self._fetches.http_started(self._peer, self._path, end - start)
+            self._fetches.http_started(self._peer, self._path, self._size, Span(start, end))
         try:
             if isinstance(self._content, bytes):
                 await send({"type": "http.response.body", "body": self._content[start:end], "more_body": True})
@@ -101,4 +103,4 @@ class _BootFileAnswer(Response):
         finally:
             if self._fetches is not None:
                 seconds = time.monotonic() - began_s
-                self._fetches.http_ended(self._peer, self._path, end - start, sent, seconds, why)
+                self._fetches.http_ended(self._peer, self._path, self._size, Span(start, end), sent, seconds, why)

@@ -7,6 +7,7 @@ from typing import Protocol
 import structlog
 
 from netboot.boot.files import BootFiles, BootRequest, Transport
+from netboot.bootlog.events import Span
 from netboot.dhcp.leases import Lease
 from netboot.model import Ignored
 
@@ -22,10 +23,11 @@ class Leases(Protocol):
 class FetchLog(Protocol):
     """Told of boot files that are fetched by HTTP. Must not block; called from any thread."""
 
-    def http_started(self, peer: str, path: str, size: int) -> None: ...
+    def http_started(self, peer: str, path: str, size: int, span: Span) -> None:
+        """`size`: of the file; `span`: which of its bytes are asked for."""
 
-    def http_ended(self, peer: str, path: str, size: int, sent: int, seconds: float, why: str) -> None:
-        """`sent`: bytes that left; `why` it did not go out whole, or empty."""
+    def http_ended(self, peer: str, path: str, size: int, span: Span, sent: int, seconds: float, why: str) -> None:
+        """`sent`: bytes that left; `why` the span did not go out whole, or empty."""
 
     def http_refused(self, peer: str, path: str, reason: str) -> None: ...
 

@@ -18,6 +18,7 @@ from netboot.bootlog.events import (
     Registered,
     Told,
 )
+from netboot.bootlog.file_ranges import range_words
 from netboot.bootlog.timeline import BootRecord, Phase, Role, attempt_of, furthest, normal_path, role_of, told_files
 from netboot.bootlog.words import arch_words, bytes_words, is_bios_arch, last_block, shown
 
@@ -225,7 +226,8 @@ def _stopped(story: _Story) -> Diagnosis | None:
     fetch = last.event
     name = shown(fetch.path)
     if fetch.transport != "tftp" or not fetch.block_bytes:
-        text = f"HTTP stopped after {bytes_words(fetch.sent)} of {bytes_words(fetch.size)} of {name}"
+        asked = range_words(fetch.ranges) if fetch.ranges else bytes_words(fetch.size)
+        text = f"HTTP stopped after {bytes_words(fetch.sent)} of {asked} of {name}"
         return Diagnosis(
             "http-stopped", Severity.ERROR, f"{text}: {shown(fetch.why)}", "check cable and switch port; boot it again"
         )
@@ -344,7 +346,7 @@ def _grub_alone(story: _Story) -> Diagnosis | None:
 def _kernel_alone(story: _Story) -> Diagnosis | None:
     if story.reached is not Phase.KERNEL or (story.quiet_s < PROGRAM_WAIT_S and not story.over):
         return None
-    if story.fetches()[-1].state in (FetchState.RUNNING, FetchState.FAILED):
+    if story.fetches()[-1].state in (FetchState.RUNNING, FetchState.FAILED, FetchState.PART):
         return None
     cause = "most likely Secure Boot refused the kernel" if story.is_uefi() else "GRUB could not load the kernel"
     text = f"the kernel came whole, the initramfs was never asked for: {cause}"

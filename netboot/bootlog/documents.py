@@ -44,7 +44,8 @@ def entry_document(entry: Entry) -> dict[str, Any]:
     for field in dataclasses.fields(entry.event):
         value = getattr(entry.event, field.name)
         value = round(value, 3) if isinstance(value, float) else value
-        if field.default is dataclasses.MISSING or value != field.default:
+        value = [dataclasses.asdict(each) for each in value] if isinstance(value, tuple) else value
+        if field.default is dataclasses.MISSING or value not in (field.default, []):
             tree[field.name] = value
     return tree
 

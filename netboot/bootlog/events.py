@@ -77,10 +77,21 @@ class FetchState(StrEnum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+    PART = "part"
+    """Ranges of the file went out, as HTTP can ask for them; DONE once they are all of it."""
     SIZED = "sized"
     """The client only wanted to know the size (RFC 2349)."""
     REFUSED = "refused"
     """No such file, or not for this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Bytes of a file."""
+
+    first: int
+    end: int
+    """After the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +117,10 @@ class Fetch(BootEvent):
     """TFTP: blocks sent again."""
     why: str = ""
     """It failed or was refused."""
+    ranges: tuple[Span, ...] = ()
+    """HTTP: what was asked for, in order, not touching; empty: all of the file."""
+    parts: int = 0
+    """HTTP: so many answers with a range of it."""
 
 
 class Told(StrEnum):

@@ -6,7 +6,7 @@ DHCP of GRUB, of the agent and of the system that was started belongs to the boo
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 
@@ -20,6 +20,7 @@ from netboot.bootlog.events import (
     FetchState,
     Registered,
 )
+from netboot.bootlog.file_ranges import add_part, is_more_of
 
 SILENCE_S = 60.0
 """A firmware that repeats its DISCOVER waits 4, 8, 16, 32 s (PXE 2.1, section 2.2.3); more is another power-on."""
@@ -208,6 +209,11 @@ class _Boot:
     def add(self, event: BootEvent, now: float) -> None:
         if isinstance(event, Fetch) and event.state is not FetchState.RUNNING:
             self._take_running(event)
+        if isinstance(event, Fetch) and event.state is FetchState.PART:
+            event = self._sum_up(event, now)
+            if event.state is FetchState.PART and event.parts > 1:
+                self._note(event, now)
+                return
         place = self.last if self.last else self.first
         newest = self.newest()
         if newest is not None and (
@@ -221,6 +227,10 @@ class _Boot:
             if len(self.last) > LAST_ENTRIES:
                 del self.last[0]
                 self.dropped += 1
+        self._note(event, now)
+
+    def _note(self, event: BootEvent, now: float) -> None:
+        """What the boot as a whole learns from an event."""
         if isinstance(event, Exchange) and event.boot_file and len(self.told) < 8:
             self.told.add(event.boot_file)
         if isinstance(event, Fetch) and event.state is not FetchState.REFUSED and not self.has_program:
@@ -236,16 +246,32 @@ class _Boot:
 
     def _running(self, event: Fetch) -> tuple[list[Entry], int] | None:
         """Where the entry of the fetch stands that ends now."""
+        return self._find(
+            lambda old: old.state is FetchState.RUNNING and (old.transport, old.path) == (event.transport, event.path)
+        )
+
+    def _find(self, is_it: Callable[[Fetch], bool]) -> tuple[list[Entry], int] | None:
+        """Where a fetch among the last entries stands."""
         for entries in (self.last, self.first):
             for index in range(len(entries) - 1, max(-1, len(entries) - 40), -1):
                 old = entries[index].event
-                if (
-                    isinstance(old, Fetch)
-                    and old.state is FetchState.RUNNING
-                    and (old.transport, old.path) == (event.transport, event.path)
-                ):
+                if isinstance(old, Fetch) and is_it(old):
                     return entries, index
         return None
+
+    def _sum_up(self, part: Fetch, now: float) -> Fetch:
+        """The ranges of a file that were sent so far are one entry; when they are all of it, it goes: its end comes."""
+        if (place := self._find(lambda old: is_more_of(part, old))) is None:
+            return part
+        entries, index = place
+        before = entries[index]
+        assert isinstance(before.event, Fetch)
+        together = add_part(before.event, part)
+        if together.state is FetchState.PART:
+            entries[index] = replace(before, event=together, count=before.count + 1, last_s=now)
+        else:
+            del entries[index]
+        return together
 
     def _take_running(self, event: Fetch) -> None:
         """The entry of the fetch that ends now goes: its end takes its place."""
@@ -399,7 +425,7 @@ def _begins_boot(boot: _Boot, event: BootEvent, now: float) -> bool:
             if boot.attempt_phase <= Phase.OFFERED:
                 return attempt_of(event) != boot.attempts[-1]
             return boot.attempt_phase > Phase.ADDRESSED or quiet_s > ANEW_S
-        case Fetch():
+        case Fetch(ranges=()):
             # Where another server tells the boot file and no DISCOVER reaches us. Not: the volume of UEFI HTTP boot,
             # whose first word is what stands in it.
             is_program = role_of(event.path, boot.told) is Role.PROGRAM and event.state is not FetchState.REFUSED

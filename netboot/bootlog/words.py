@@ -14,6 +14,7 @@ from netboot.bootlog.events import (
     Registered,
     Told,
 )
+from netboot.bootlog.file_ranges import range_words
 from netboot.bootlog.timeline import (
     BootRecord,
     Phase,
@@ -133,7 +134,7 @@ def _walk(boot: BootRecord) -> Iterator[Line]:
         text, why, ok = describe(event)
         if is_optional_miss(event) and entry.count > 1:
             text = f"{text} and {entry.count - 1} more"
-        elif entry.count > 1:
+        elif entry.count > 1 and not (isinstance(event, Fetch) and event.parts):
             text = f"{text}  (x{entry.count})"
         yield Line(entry.number, max(0.0, entry.at_s - boot.started_s), entry.count, label, text, why, ok)
 
@@ -226,7 +227,8 @@ def _fetch(event: Fetch) -> tuple[str, str, bool]:
     match event.state:
         case FetchState.RUNNING:
             size = f", {bytes_words(event.size)}" if event.size >= 0 else ""
-            return f"{how} {path}{size}: on its way", "", True
+            asked = f", {range_words(event.ranges)}" if event.ranges else ""
+            return f"{how} {path}{size}{asked}: on its way", "", True
         case FetchState.REFUSED:
             if is_optional_miss(event):
                 return f"{how} {path}: not there", "GRUB and shim do without", True
@@ -238,10 +240,17 @@ def _fetch(event: Fetch) -> tuple[str, str, bool]:
                 far = f"after block {event.blocks} of {last_block(event)}"
             else:
                 far = f"after {bytes_words(event.sent)}"
+                far += f" of {range_words(event.ranges)}" if event.ranges else ""
             return f"{how} {path}: stopped {far}", shown(event.why), False
+        case FetchState.PART:
+            count = f" by {event.parts} ranges" if event.parts > 1 else ""
+            of = f"{range_words(event.ranges)} of {bytes_words(event.size)}"
+            return f"{how} {path}: {of}, {bytes_words(event.sent)} sent{count}", "", True
         case FetchState.DONE:
             took = f" in {event.seconds:.1f} s" if event.seconds > 0.05 else ""
-            rate = f", {bytes_words(event.size / event.seconds)}/s" if took and event.size else ""
+            sent = event.sent if event.parts else event.size
+            rate = f", {bytes_words(sent / event.seconds)}/s" if took and sent else ""
+            took += f" by {event.parts} ranges" if event.parts else ""
             resent = f", {event.resent} blocks sent again" if event.resent else ""
             return f"{how} {path}: {bytes_words(event.size)}{took}{rate}{resent}", "", True
 

@@ -25,10 +25,12 @@ from netboot.bootlog.events import (
     Fetch,
     FetchState,
     Registered,
+    Span,
     Told,
     cut,
 )
 from netboot.bootlog.exchange import exchange_of, is_boot_class
+from netboot.bootlog.file_ranges import ranges_of
 from netboot.bootlog.ignored import IgnoredPacket, IgnoredPackets
 from netboot.bootlog.timeline import BootLog, BootRecord, Role, role_of
 from netboot.deployment.live import Changes
@@ -176,15 +178,17 @@ class BootRecorder:
         self._ignored.add(self._mac_of_peer(sender, now) or sender, "TFTP port", cut(reason), now, count)
 
     @_quietly
-    def http_started(self, peer: str, path: str, size: int) -> None:
-        """A boot file is about to be sent by HTTP."""
-        self._fetch(peer, Fetch("http", cut(path), FetchState.RUNNING, size))
+    def http_started(self, peer: str, path: str, size: int, span: Span) -> None:
+        """A boot file of `size` bytes, or a span of it, is about to be sent by HTTP."""
+        self._fetch(peer, Fetch("http", cut(path), FetchState.RUNNING, size, ranges=ranges_of(span, size)))
 
     @_quietly
-    def http_ended(self, peer: str, path: str, size: int, sent: int, seconds: float, why: str) -> None:
+    def http_ended(self, peer: str, path: str, size: int, span: Span, sent: int, seconds: float, why: str) -> None:
         """It was sent; `why` is empty when all of it went out."""
-        state = FetchState.FAILED if why else FetchState.DONE
-        self._fetch(peer, Fetch("http", cut(path), state, size, sent, seconds, why=cut(why)))
+        ranges = ranges_of(span, size)
+        state = FetchState.FAILED if why else FetchState.PART if ranges else FetchState.DONE
+        event = Fetch("http", cut(path), state, size, sent, seconds, why=cut(why), ranges=ranges, parts=len(ranges))
+        self._fetch(peer, event)
 
     @_quietly
     def http_refused(self, peer: str, path: str, reason: str) -> None:

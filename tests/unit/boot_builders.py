@@ -9,7 +9,7 @@ from dhcp_builders import MAC, NETWORK, SERVER, a_packet, an_arrival, choose_by_
 
 from netboot.boot.contexts import BootKind, NextBoot
 from netboot.bootlog.diagnosis import Diagnosis, diagnose
-from netboot.bootlog.events import AgentStep
+from netboot.bootlog.events import AgentStep, Span
 from netboot.bootlog.timeline import BootRecord
 from netboot.bootlog.words import lines_of
 from netboot.dhcp.leases import GivenLeases, LeaseTable
@@ -151,10 +151,14 @@ class Scene:
     def tftp_refused(self, path: str) -> None:
         self.recorder.transferred(TransferReport(self.peer, path, -1, 0.01, Ignored(f"no such file: {path}")))
 
-    def http(self, path: str, size: int = 1_000_000, *, sent: int | None = None, why: str = "") -> None:
-        self.recorder.http_started(self.peer, path, size)
+    def http(
+        self, path: str, size: int = 1_000_000, *, span: Span | None = None, sent: int | None = None, why: str = ""
+    ) -> None:
+        span = span or Span(0, size)
+        self.recorder.http_started(self.peer, path, size, span)
         self.wait(0.5)
-        self.recorder.http_ended(self.peer, path, size, size if sent is None else sent, 0.5, why)
+        asked = span.end - span.first
+        self.recorder.http_ended(self.peer, path, size, span, asked if sent is None else sent, 0.5, why)
 
     # GRUB and the agent
 

@@ -15,7 +15,7 @@ from sqlalchemy import event
 from structlog.testing import capture_logs
 
 from netboot.boot.contexts import BootKind
-from netboot.bootlog.events import Agent, AgentStep, Fetch
+from netboot.bootlog.events import Agent, AgentStep, Fetch, Span
 from netboot.bootlog.timeline import BootRecord, Phase, furthest
 from netboot.deployment.boot_log import BootHistory
 from netboot.errors import ServiceError, UnknownError
@@ -220,8 +220,8 @@ def test_failure_of_the_log_never_reaches_the_service(scene: Scene) -> None:
 def test_hooks_may_be_called_from_many_threads(scene: Scene) -> None:
     def fetch(number: int) -> None:
         for step in range(100):
-            scene.recorder.http_started(f"10.9.0.{number}", f"file-{step}", 5)
-            scene.recorder.http_ended(f"10.9.0.{number}", f"file-{step}", 5, 5, 0.1, "")
+            scene.recorder.http_started(f"10.9.0.{number}", f"file-{step}", 5, Span(0, 5))
+            scene.recorder.http_ended(f"10.9.0.{number}", f"file-{step}", 5, Span(0, 5), 5, 0.1, "")
 
     threads = [threading.Thread(target=fetch, args=(number,)) for number in range(8)]
     for thread in threads:

@@ -12,7 +12,7 @@ from dhcp_builders import MAC, OTHER_MAC, a_discover, an_arrival
 from netboot.boot.contexts import BootKind
 from netboot.bootlog import timeline
 from netboot.bootlog.documents import boot_document, parse_boot
-from netboot.bootlog.events import LONGEST_TEXT, AgentStep, Exchange, Fetch, FetchState, parse_mac
+from netboot.bootlog.events import LONGEST_TEXT, AgentStep, Exchange, Fetch, FetchState, Span, parse_mac
 from netboot.bootlog.exchange import exchange_of
 from netboot.bootlog.ignored import MAX_IGNORED, IgnoredPackets
 from netboot.bootlog.timeline import FIRST_ENTRIES, LAST_ENTRIES, BootLog, Phase, Role, furthest, role_of
@@ -132,7 +132,7 @@ def test_end_of_a_transfer_takes_the_place_of_its_beginning(scene: Scene) -> Non
     scene.lease()
     scene.recorder.transfer_started(scene.peer, "bios/core.0", 200_000)
     assert scene.texts()[-1] == "firmware: TFTP bios/core.0, 200 KB: on its way"
-    scene.recorder.http_started(scene.peer, "agent/vmlinuz", 8_000_000)
+    scene.recorder.http_started(scene.peer, "agent/vmlinuz", 8_000_000, Span(0, 8_000_000))
     scene.tftp("bios/core.0")
     running = [e for e in scene.boots()[-1].entries if isinstance(e.event, Fetch)]
     assert [(e.event.path, e.event.state) for e in running if isinstance(e.event, Fetch)] == [

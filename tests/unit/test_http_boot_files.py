@@ -19,6 +19,7 @@ from netboot.api.boot_tree import LeasedBootFiles
 from netboot.boot.contexts import BootKind, NextBoot
 from netboot.boot.files import BootFiles, BootSettings
 from netboot.boot.render import Renderer
+from netboot.bootlog.events import Span
 from netboot.services.connections import Limits
 from netboot.services.http import bind_tcp, serve_http
 from netboot.services.sendfile import SendFile
@@ -36,17 +37,25 @@ class Fetches:
     lines: list[str] = field(default_factory=list)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def http_started(self, peer: str, path: str, size: int) -> None:
-        self.lines.append(f"started {peer} {path} {size}")
+    def http_started(self, peer: str, path: str, size: int, span: Span) -> None:
+        self.lines.append(f"started {peer} {path} {_told(size, span)}")
 
-    def http_ended(self, peer: str, path: str, size: int, sent: int, seconds: float, why: str) -> None:
+    def http_ended(self, peer: str, path: str, size: int, span: Span, sent: int, seconds: float, why: str) -> None:
         assert 0 <= seconds < 600
         self.sent = sent
-        self.lines.append(f"ended {peer} {path} {size} {'whole' if sent == size else 'part'} {why}".rstrip())
+        self.lines.append(f"ended {peer} {path} {_told(size, span)} {_far(span, sent)} {why}".rstrip())
         self.ended.set()
 
     def http_refused(self, peer: str, path: str, reason: str) -> None:
         self.lines.append(f"refused {peer} {path}: {reason}")
+
+
+def _told(size: int, span: Span) -> str:
+    return f"{size}" if span == Span(0, size) else f"{size} [{span.first}:{span.end}]"
+
+
+def _far(span: Span, sent: int) -> str:
+    return "whole" if sent == span.end - span.first else "part"
 
 
 @dataclass
