@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "net"))
 from classroom.boot_disks import LOCAL_SAYS
 from classroom.firmware import OVMF, SEABIOS
 from classroom.machine import Machine, MachineSpec
-from deployment_builders import an_inventory
+from inventories import an_inventory
 from netns import Lan
 from test_appliance_serve import Served, serving
 

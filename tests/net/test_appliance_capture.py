@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from inventories import an_inventory
 from netns import INTERFACE, Lan
 from test_appliance_serve import Machine, serving
 
@@ -15,7 +16,7 @@ from imager.agent.client import ApplianceClient, TaskGone
 from imager.agent.inventory import Link
 from imager.agent.progress import Meter
 from imager.agent.tasks import TaskContext
-from imager.wire.messages import Disk, FirmwareKind, Inventory, Nic, TaskKind, TaskResult
+from imager.wire.messages import Disk, FirmwareKind, Nic, TaskKind, TaskResult
 
 pytestmark = pytest.mark.root
 
@@ -30,23 +31,7 @@ def test_agent_captures_a_disk_and_the_image_restores_to_the_same_bytes(tmp_path
         nic = Nic(INTERFACE, host.mac, "veth", 0)
         told = Disk("/dev/sda", "", "s1", disk.stat().st_size, 512, "sata", False)
         here = dataclasses.replace(told, device=str(disk))
-        inventory = Inventory(
-            agent_version="0.1.0",
-            boot_mac=host.mac,
-            address=host.ip,
-            system_uuid="",
-            serial="",
-            manufacturer="",
-            product="",
-            cpu_model="",
-            cpu_count=1,
-            memory_bytes=1 << 30,
-            firmware=FirmwareKind.BIOS,
-            secure_boot=False,
-            boot_s=1.0,
-            disks=(told,),
-            nics=(nic,),
-        )
+        inventory = an_inventory(host.mac, address=host.ip, disks=(told,), nics=(nic,))
         lines: list[str] = []
         failures: list[BaseException] = []
 

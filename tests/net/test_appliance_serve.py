@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from blake3 import blake3
+from inventories import an_inventory
 from netns import INTERFACE, Host, Lan
 
 from imager.errors import CastError
@@ -29,8 +30,6 @@ from imager.transport.receive import ReceiveProcess
 from imager.wire.messages import (
     Disk,
     FirmwareKind,
-    Inventory,
-    Nic,
     Progress,
     Proof,
     Registration,
@@ -153,25 +152,8 @@ class Machine:
             connection.close()
 
     def register(self) -> None:
-        nics = (Nic(INTERFACE, self.host.mac, "veth", 0),)
-        disks = (Disk("/dev/vda", "", f"disk-{self.host.number}", WINDOW_BYTES * WINDOWS, 512, "virtio", False),)
-        inventory = Inventory(
-            agent_version="0.1.0",
-            boot_mac=self.host.mac,
-            address=self.host.ip,
-            system_uuid="",
-            serial="",
-            manufacturer="QEMU",
-            product="PC",
-            cpu_model="cpu",
-            cpu_count=1,
-            memory_bytes=1 << 30,
-            firmware=FirmwareKind.UEFI,
-            secure_boot=False,
-            boot_s=5.0,
-            disks=disks,
-            nics=nics,
-        )
+        disk = Disk("/dev/vda", "", f"disk-{self.host.number}", WINDOW_BYTES * WINDOWS, 512, "virtio", False)
+        inventory = an_inventory(self.host.mac, address=self.host.ip, firmware=FirmwareKind.UEFI, disks=(disk,))
         status, body = self.ask("POST", "/agent/v1/register", encode(inventory))
         assert status == 200, body
         registration = decode(Registration, body)

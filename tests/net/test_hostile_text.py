@@ -21,6 +21,7 @@ from hostile_scene import (
     assert_nothing_happened,
     option,
 )
+from inventories import an_inventory
 from netns import INTERFACE, Host
 from scapy.layers.dhcp import BOOTP, DHCP
 from test_appliance_serve import Machine
@@ -166,11 +167,8 @@ def test_an_answer_with_more_options_than_its_client_takes_carries_whole_ones(sc
 def hostile_inventory(host: Host, number: int, text: str) -> Inventory:
     nics = (Nic(text, f"52:54:00:67:00:{number:02x}", text, 0),)
     disks = (Disk("/dev/vda", text, text, 1 << 30, 512, text, False),)
-    return Inventory(
-        agent_version=text, boot_mac=nics[0].mac, address=host.ip, system_uuid="", serial=text, manufacturer=text,
-        product=text, cpu_model=text, cpu_count=1, memory_bytes=1 << 30, firmware=FirmwareKind.UEFI, secure_boot=False,
-        boot_s=5.0, disks=disks, nics=nics,
-    )  # fmt: skip
+    texts = dict.fromkeys(("agent_version", "serial", "manufacturer", "product", "cpu_model"), text)
+    return an_inventory(nics[0].mac, address=host.ip, firmware=FirmwareKind.UEFI, disks=disks, nics=nics, **texts)
 
 
 def test_hostile_texts_of_an_agent_stay_text_in_commands_pages_and_boot_files(scene: Scene) -> None:

@@ -10,11 +10,12 @@ from typing import Any, cast
 import pytest
 from clean_client import CleanClient
 from fastapi.routing import APIRoute
+from inventories import an_inventory
 from netns import Host, Lan
 from test_appliance_serve import Machine, Served, keep_image, serving
 
 from imager.image.keys import load_or_create_signing_key
-from imager.wire.messages import Inventory, Nic, Progress, Registration, TaskKind, decode, encode
+from imager.wire.messages import Nic, Progress, Registration, TaskKind, decode, encode
 from netboot.api.agent import build_agent_app
 from netboot.boot.selection import BIOS_GRUB, UefiArch
 
@@ -160,12 +161,7 @@ def secrets_of_a_deployment(served: Served, machine: Machine) -> list[bytes]:
 def claim(machine: Machine, mac: str) -> bytes:
     """An inventory that names a machine by everything but the address that the stranger boots from."""
     nics = (Nic("e0", mac, "", 0), Nic("e1", machine.host.mac, "", 0))
-    facts: dict[str, Any] = {"cpu_count": 1, "memory_bytes": 1 << 30, "secure_boot": False, "boot_s": 1.0, "disks": ()}
-    names = ("agent_version", "serial", "manufacturer", "product", "cpu_model")
-    return encode(
-        Inventory(boot_mac=mac, address="10.99.0.3", system_uuid=UUID, firmware="uefi", nics=nics,  # type: ignore[arg-type]
-                  **facts, **dict.fromkeys(names, ""))
-    )  # fmt: skip
+    return encode(an_inventory(mac, address="10.99.0.3", system_uuid=UUID, nics=nics))
 
 
 def test_no_public_path_shows_a_stranger_a_secret_of_a_deployment(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from agent_appliance import Appliance
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from image_builders import KEY, MIB, a_store, random_bytes
+from inventories import an_inventory
 
 from imager.agent.client import ApplianceClient
 from imager.agent.inventory import Link
@@ -28,14 +29,10 @@ from imager.wire.messages import (
     Disk,
     FirmwareKind,
     Identity,
-    Inventory,
 )
 
 PUBLIC_KEY = KEY.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-INVENTORY = Inventory(
-    "0.1", "52:54:00:aa:00:01", "127.0.0.1", "", "", "QEMU", "Standard PC", "cpu", 1, 1 << 30, FirmwareKind.BIOS,
-    False, 7.0, (), (),
-)  # fmt: skip
+INVENTORY = an_inventory(address="127.0.0.1")
 
 
 @dataclass

@@ -4,8 +4,8 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from deployment_builders import an_inventory
 from dhcp_builders import MAC, NETWORK, SERVER, a_packet, an_arrival, choose_by_firmware, pxe_options
+from inventories import an_inventory
 
 from netboot.boot.contexts import BootKind, NextBoot
 from netboot.bootlog.diagnosis import Diagnosis, diagnose

@@ -1,7 +1,6 @@
 """Builders for tests of the appliance: a real one in a directory of its own, its clock in the test's hand."""
 
 import asyncio
-import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,14 +11,12 @@ from typing import Any
 import httpx
 from blake3 import blake3
 from fastapi import FastAPI
+from inventories import an_inventory
 
 from imager.image.chunks import Compressor
 from imager.image.manifest import Chunk, Extent, ImageKind, Manifest
 from imager.wire.messages import (
-    Disk,
-    FirmwareKind,
     Inventory,
-    Nic,
     Proof,
     Registration,
     Task,
@@ -51,27 +48,6 @@ async def next_task(client: httpx.AsyncClient, wait_s: float = 0) -> Task:
     response = await client.get("/agent/v1/task", params={"wait": wait_s})
     assert response.status_code == 200, response.text
     return decode(Task, response.content)
-
-
-def an_inventory(mac: str = "52:54:00:00:00:01", **changes: Any) -> Inventory:
-    inventory = Inventory(
-        agent_version="0.1.0",
-        boot_mac=mac,
-        address="10.77.0.50",
-        system_uuid="",
-        serial="S1",
-        manufacturer="QEMU",
-        product="Standard PC",
-        cpu_model="QEMU Virtual CPU",
-        cpu_count=2,
-        memory_bytes=2 << 30,
-        firmware=FirmwareKind.BIOS,
-        secure_boot=False,
-        boot_s=6.5,
-        disks=(Disk("/dev/vda", "", "disk-1", 4 << 30, 512, "virtio", False),),
-        nics=(Nic("eth0", mac, "virtio_net", 0),),
-    )
-    return dataclasses.replace(inventory, **changes)
 
 
 def a_proof(manifest_hash: str, chunks: int = 1) -> Proof:
@@ -168,6 +144,20 @@ class Bench:
         assert response.status_code == 201, response.text
         session: dict[str, Any] = response.json()
         return session
+
+    async def deploying(self, *raws: bytes) -> tuple[httpx.AsyncClient, Manifest, dict[str, Any], Task]:
+        """A machine that has taken the task to write the image "golden" of these windows; image and session of it."""
+        registration, machine = await self.register(an_inventory())
+        manifest = self.keep_image("golden", *raws)
+        session = await self.deploy("golden", registration.name)
+        return machine, manifest, session, await next_task(machine)
+
+    async def capturing(self) -> tuple[httpx.AsyncClient, Task]:
+        """A machine that has taken the task to capture its disk as "room-a"."""
+        registration, machine = await self.register(an_inventory())
+        response = await self.admin.post("/api/v1/capture", json={"machine": registration.name, "image": "room-a"})
+        assert response.status_code == 201, response.text
+        return machine, await next_task(machine)
 
 
 def client_of(app: FastAPI, headers: dict[str, str] | None = None, address: str = "10.77.0.50") -> httpx.AsyncClient:

@@ -5,15 +5,13 @@ from collections.abc import Iterator
 
 import pytest
 from agent_appliance import Appliance
+from inventories import an_inventory
 
 from imager.agent.client import ApplianceClient, Refused, TaskGone
 from imager.errors import ApplianceError, MessageError
-from imager.wire.messages import FirmwareKind, Inventory, Progress, Task, TaskKind, TaskResult
+from imager.wire.messages import Progress, Task, TaskKind, TaskResult
 
-INVENTORY = Inventory(
-    "0.1", "52:54:00:aa:00:01", "10.0.2.15", "", "", "QEMU", "Standard PC", "cpu", 1, 1 << 30, FirmwareKind.BIOS,
-    False, 7.0, (), (),
-)  # fmt: skip
+INVENTORY = an_inventory()
 PROGRESS = Progress("receive", 1, 2, 3.0)
 
 

@@ -258,5 +258,5 @@ def test_the_screens_foot_names_machine_address_and_disks() -> None:
     disks = (Disk("/dev/sda", "Samsung SSD", "", 512_000_000_000, 512, "sata", False),)
     text = "\n".join(describe_machine(replace(INVENTORY, disks=disks)))
     assert "QEMU Standard PC, BIOS" in text
-    assert "127.0.0.1 (52:54:00:aa:00:01)" in text
+    assert "127.0.0.1 (52:54:00:00:00:01)" in text
     assert "disks: /dev/sda 512 GB Samsung SSD" in text

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployment_builders import a_bench, an_inventory, done
+from deployment_builders import a_bench, done
+from inventories import an_inventory
 
 from imager.wire.messages import FirmwareKind, Task, decode
 

@@ -6,15 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from deployment_builders import (
-    A,
-    B,
-    a_bench,
-    a_manifest,
-    an_image_of,
-    an_inventory,
-    next_task,
-)
+from deployment_builders import A, B, a_bench, a_manifest, an_image_of
 
 from imager.image.manifest import Manifest
 from imager.wire.messages import TaskKind
@@ -24,9 +16,7 @@ from netboot.errors import ConflictError
 def test_capture_that_is_cancelled_while_it_is_published_ends_in_order(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
-            registration, machine = await bench.register(an_inventory())
-            await bench.admin.post("/api/v1/capture", json={"machine": registration.name, "image": "room-a"})
-            task = await next_task(machine)
+            machine, task = await bench.capturing()
             path = f"/agent/v1/tasks/{task.id}"
             stored, rows = an_image_of(A)
             for digest, frame, _ in stored:
@@ -59,10 +49,7 @@ def test_capture_that_is_cancelled_while_it_is_published_ends_in_order(tmp_path:
 def test_capture_is_published_whole_with_the_appliances_signature(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
-            registration, machine = await bench.register(an_inventory())
-            given = await bench.admin.post("/api/v1/capture", json={"machine": registration.name, "image": "room-a"})
-            assert given.status_code == 201
-            task = await next_task(machine)
+            machine, task = await bench.capturing()
             assert task.kind is TaskKind.CAPTURE and task.capture is not None and task.capture.image == "room-a"
             path = f"/agent/v1/tasks/{task.id}"
             stored, rows = an_image_of(A, B)
@@ -86,9 +73,8 @@ def test_capture_is_published_whole_with_the_appliances_signature(tmp_path: Path
 def test_chunk_whose_bytes_are_not_its_name_is_not_stored(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
-            registration, machine = await bench.register(an_inventory())
-            await bench.admin.post("/api/v1/capture", json={"machine": registration.name, "image": "room-a"})
-            path = f"/agent/v1/tasks/{(await next_task(machine)).id}"
+            machine, task = await bench.capturing()
+            path = f"/agent/v1/tasks/{task.id}"
             stored, rows = an_image_of(A, B)
             (hash_a, frame_a, _), (hash_b, _, _) = stored
             wrong = f"{path}/chunks/{hash_b.hex()}"
@@ -109,9 +95,7 @@ def test_chunk_whose_bytes_are_not_its_name_is_not_stored(tmp_path: Path) -> Non
 def test_cancelled_capture_leaves_nothing_in_the_store(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
-            registration, machine = await bench.register(an_inventory())
-            await bench.admin.post("/api/v1/capture", json={"machine": registration.name, "image": "room-a"})
-            task = await next_task(machine)
+            machine, task = await bench.capturing()
             stored, rows = an_image_of(A)
             chunk = f"/agent/v1/tasks/{task.id}/chunks/{stored[0][0].hex()}"
             assert (await machine.put(chunk, content=stored[0][1])).status_code == 204
@@ -128,9 +112,8 @@ def test_cancelled_capture_leaves_nothing_in_the_store(tmp_path: Path) -> None:
 def test_capture_cannot_publish_under_another_name(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
-            registration, machine = await bench.register(an_inventory())
-            await bench.admin.post("/api/v1/capture", json={"machine": registration.name, "image": "room-a"})
-            path = f"/agent/v1/tasks/{(await next_task(machine)).id}"
+            machine, task = await bench.capturing()
+            path = f"/agent/v1/tasks/{task.id}"
             stored, rows = an_image_of(A)
             await machine.put(f"{path}/chunks/{stored[0][0].hex()}", content=stored[0][1])
             answer = await machine.post(f"{path}/publish", content=a_manifest("golden", rows).body())

@@ -6,13 +6,8 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from deployment_builders import (
-    A,
-    a_bench,
-    an_inventory,
-    client_of,
-    next_task,
-)
+from deployment_builders import A, a_bench, client_of, next_task
+from inventories import an_inventory
 
 from imager.wire.messages import Nic, Progress, Registration, decode, encode
 from netboot.dhcp.leases import Lease, LeaseState

@@ -4,15 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from deployment_builders import (
-    A,
-    B,
-    a_bench,
-    an_inventory,
-    done,
-    failed,
-    next_task,
-)
+from deployment_builders import A, B, a_bench, done, failed, next_task
+from inventories import an_inventory
 
 from imager.image.manifest import parse_signed
 from imager.image.plan import build_bitmap
@@ -52,10 +45,7 @@ def test_waiting_agent_gets_its_task_as_soon_as_it_is_given(tmp_path: Path) -> N
 def test_machine_that_starts_anew_gets_its_running_task_again(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
-            registration, machine = await bench.register(an_inventory())
-            bench.keep_image("golden", A)
-            await bench.deploy("golden", registration.name)
-            first = await next_task(machine)
+            machine, _, _, first = await bench.deploying(A)
             _, machine = await bench.register(an_inventory())
             assert await next_task(machine) == first
 
@@ -98,10 +88,8 @@ def test_manifest_that_the_agent_gets_is_signed_by_the_appliance(tmp_path: Path)
 def test_bitmap_that_does_not_fit_the_image_is_refused(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
-            registration, machine = await bench.register(an_inventory())
-            bench.keep_image("golden", A, B)
-            await bench.deploy("golden", registration.name)
-            path = f"/agent/v1/tasks/{(await next_task(machine)).id}/ready"
+            machine, _, _, task = await bench.deploying(A, B)
+            path = f"/agent/v1/tasks/{task.id}/ready"
             assert (await machine.post(path, content=b"\xc0\x00")).status_code == 400
             assert (await machine.post(path, content=b"\xff")).status_code == 400
             assert (await machine.post(path, content=b"")).status_code == 400
@@ -113,10 +101,7 @@ def test_bitmap_that_does_not_fit_the_image_is_refused(tmp_path: Path) -> None:
 def test_machine_that_lacks_nothing_ends_its_session_without_a_packet(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
-            registration, machine = await bench.register(an_inventory())
-            manifest = bench.keep_image("golden", A)
-            session = await bench.deploy("golden", registration.name)
-            task = await next_task(machine)
+            machine, manifest, session, task = await bench.deploying(A)
             assert (await machine.post(f"/agent/v1/tasks/{task.id}/ready", content=b"\x00")).status_code == 204
             result = await machine.post(f"/agent/v1/tasks/{task.id}/result", content=done(manifest.hash.hex()))
             assert result.status_code == 204
@@ -131,10 +116,7 @@ def test_machine_that_lacks_nothing_ends_its_session_without_a_packet(tmp_path: 
 def test_success_without_a_proof_of_this_image_is_a_failure(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
-            registration, machine = await bench.register(an_inventory())
-            bench.keep_image("golden", A)
-            session = await bench.deploy("golden", registration.name)
-            task = await next_task(machine)
+            machine, _, session, task = await bench.deploying(A)
             await machine.post(f"/agent/v1/tasks/{task.id}/result", content=done("0" * 64))
             seen = (await bench.admin.get(f"/api/v1/sessions/{session['id']}")).json()
             assert seen["state"] == "failed"
@@ -146,10 +128,7 @@ def test_success_without_a_proof_of_this_image_is_a_failure(tmp_path: Path) -> N
 def test_success_that_proves_fewer_chunks_than_the_image_has_is_a_failure(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
-            registration, machine = await bench.register(an_inventory())
-            manifest = bench.keep_image("golden", A, B)
-            await bench.deploy("golden", registration.name)
-            task = await next_task(machine)
+            machine, manifest, _, task = await bench.deploying(A, B)
             await machine.post(f"/agent/v1/tasks/{task.id}/result", content=done(manifest.hash.hex(), 1))
             seen = (await bench.admin.get(f"/api/v1/tasks/{task.id}")).json()
             assert (seen["state"], seen["error"]) == ("failed", "the agent proved 1 of the image's 2 chunks")
@@ -217,10 +196,8 @@ def test_machine_that_waits_long_without_a_task_starts_its_disk(tmp_path: Path) 
 def test_result_may_be_told_twice_but_not_changed(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
-            registration, machine = await bench.register(an_inventory())
-            manifest = bench.keep_image("golden", A)
-            await bench.deploy("golden", registration.name)
-            path = f"/agent/v1/tasks/{(await next_task(machine)).id}/result"
+            machine, manifest, _, task = await bench.deploying(A)
+            path = f"/agent/v1/tasks/{task.id}/result"
             assert (await machine.post(path, content=done(manifest.hash.hex()))).status_code == 204
             assert (await machine.post(path, content=done(manifest.hash.hex()))).status_code == 204
             assert (await machine.post(path, content=failed("changed my mind"))).status_code == 410
@@ -231,10 +208,7 @@ def test_result_may_be_told_twice_but_not_changed(tmp_path: Path) -> None:
 def test_cancelled_task_tells_its_agent_to_stop(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
-            registration, machine = await bench.register(an_inventory())
-            bench.keep_image("golden", A)
-            session = await bench.deploy("golden", registration.name)
-            task = await next_task(machine)
+            machine, _, session, task = await bench.deploying(A)
             assert (await bench.admin.post(f"/api/v1/tasks/{task.id}/cancel")).status_code == 200
             progress = await machine.post(
                 f"/agent/v1/tasks/{task.id}/progress", content=encode(Progress("scan", 1, 2, 0.0))

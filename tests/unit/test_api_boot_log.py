@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployment_builders import a_bench, an_inventory
+from deployment_builders import a_bench
 from dhcp_builders import MAC, a_discover, an_arrival
+from inventories import an_inventory
 
 from netboot.model import Ignored
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployment_builders import a_bench, an_inventory, done, failed
+from deployment_builders import a_bench, done, failed
 from dhcp_builders import MAC, a_discover, an_arrival
+from inventories import an_inventory
 from sqlalchemy import Engine, event
 
 from imager.wire.messages import Progress, Task, decode, encode

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from boot_builders import GIVEN, OTHER_SERVER, START_S, Scene
-from deployment_builders import an_inventory
 from dhcp_builders import SERVER
+from inventories import an_inventory
 
 from netboot.boot.contexts import BootKind
 from netboot.boot.selection import select_boot_file

@@ -9,8 +9,8 @@ from typing import Any, ParamSpec
 
 import pytest
 from boot_builders import GIVEN, MACHINE_ID, START_S, Scene
-from deployment_builders import an_inventory
 from dhcp_builders import MAC, OTHER_MAC, SERVER, a_discover, an_arrival
+from inventories import an_inventory
 from sqlalchemy import event
 from structlog.testing import capture_logs
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deployment_builders import an_inventory
 from dhcp_builders import MAC, OTHER_MAC
+from inventories import an_inventory
 
 from netboot.bootlog.events import Entry, Exchange, Fetch, FetchState
 from netboot.bootlog.timeline import BootRecord

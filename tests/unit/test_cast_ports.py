@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from deployment_builders import Bench, a_bench, an_inventory
+from deployment_builders import Bench, a_bench
+from inventories import an_inventory
 
 from imager.errors import CastError
 from imager.image.manifest import Manifest

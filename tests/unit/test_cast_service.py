@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployment_builders import Bench, a_bench, an_inventory, done
+from deployment_builders import Bench, a_bench, done
+from inventories import an_inventory
 from sqlalchemy import text
 
 from imager.errors import CastError

@@ -10,7 +10,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from deployment_builders import a_bench, an_inventory
+from deployment_builders import a_bench
+from inventories import an_inventory
 from typer.testing import CliRunner, Result
 
 from netboot.cli.main import app

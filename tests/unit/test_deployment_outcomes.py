@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployment_builders import Bench, a_bench, a_proof, an_inventory, done, failed
+from deployment_builders import Bench, a_bench, a_proof, done, failed
+from inventories import an_inventory
 
 from imager.transport.receive import ReceiveProcess
 from imager.wire.messages import Progress, Task, TaskResult, decode, encode

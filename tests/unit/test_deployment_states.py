@@ -4,7 +4,7 @@ import itertools
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
-from deployment_builders import an_inventory
+from inventories import an_inventory
 
 from imager.wire.messages import After
 from netboot.deployment.grouping import (

@@ -5,17 +5,15 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from inventories import an_inventory
 
 from imager.errors import MessageError
 from imager.wire.messages import (
     After,
     CastAddress,
     DeployTask,
-    Disk,
-    FirmwareKind,
     Identity,
     Inventory,
-    Nic,
     Proof,
     Task,
     TaskKind,
@@ -24,23 +22,7 @@ from imager.wire.messages import (
     encode,
 )
 
-INVENTORY = Inventory(
-    agent_version="0.1.0",
-    boot_mac="52:54:00:00:00:01",
-    address="10.77.0.100",
-    system_uuid="11111111-2222-3333-4444-555555555555",
-    serial="",
-    manufacturer="QEMU",
-    product="Standard PC",
-    cpu_model="QEMU Virtual CPU",
-    cpu_count=1,
-    memory_bytes=1 << 30,
-    firmware=FirmwareKind.UEFI,
-    secure_boot=False,
-    boot_s=7.5,
-    disks=(Disk("/dev/vda", "", "", 8 << 30, 512, "virtio", False),),
-    nics=(Nic("eth0", "52:54:00:00:00:01", "virtio_net", 0),),
-)
+INVENTORY = an_inventory(system_uuid="11111111-2222-3333-4444-555555555555")
 DEPLOY = Task(
     id=7,
     kind=TaskKind.DEPLOY,

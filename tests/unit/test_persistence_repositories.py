@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from deployment_builders import an_inventory
+from inventories import an_inventory
 
 from imager.wire.messages import After, FirmwareKind, Nic, TaskKind, TaskResult
 from netboot.deployment.records import NewSession, NewTask

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from deployment_builders import an_inventory
+from inventories import an_inventory
 
 from imager.wire.messages import FirmwareKind
 from netboot.deployment.records import Machine
