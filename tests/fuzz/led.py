@@ -14,7 +14,13 @@ from corpus import MAX_PACKET_BYTES
 
 
 def main(name: str, seconds: str, seed: str, directory: str) -> None:
-    limits = [f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={MAX_PACKET_BYTES}", "-print_final_stats=1"]
+    limits = [
+        f"-max_total_time={seconds}",
+        f"-seed={seed}",
+        f"-max_len={MAX_PACKET_BYTES}",
+        "-print_final_stats=1",
+        "-timeout=30",
+    ]
     atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={directory}/../raised-", directory], targets()[name])
     atheris.Fuzz()
 
