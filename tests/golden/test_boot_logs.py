@@ -84,6 +84,7 @@ def test_events_of_a_recorded_boot_fall_into_the_same_boots_again(path: Path) ->
         ("ovmf-secure-kernel-refused", ["kernel-refused"]),
         ("seabios-proxy", ["agent-missing"]),
         ("ovmf-proxy-secure-boot-refused", ["secure-boot-refused"]),
+        ("ovmf-proxy-ipxe-chained", ["agent-missing"]),
     ],
 )
 def test_what_was_wrong_with_a_recorded_boot_is_found(name: str, codes: list[str]) -> None:

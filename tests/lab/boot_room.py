@@ -17,6 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "net"))
 from classroom.firmware import Firmware
+from classroom.other_dhcp import dnsmasq_command
 from netns import Namespace
 from tiny_kernel import build_tiny_kernel
 
@@ -109,11 +110,7 @@ class BootRoom:
         other.run("ip", "addr", "add", f"{server}/24", "dev", "other0")
         other.run("ip", "link", "set", "other0", "up")
         other.run("ethtool", "-K", "other0", "tx", "off")
-        other.popen(
-            *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--pid-file="),
-            *("--interface=other0", "--bind-interfaces", "--no-ping", f"--dhcp-range={first},{last}"),
-            f"--dhcp-leasefile={self.directory / 'dnsmasq.leases'}",
-        )
+        other.popen(*dnsmasq_command("other0", first, last, self.directory / "dnsmasq.leases"))
 
     def events(self) -> list[dict[str, Any]]:
         """What the services were asked, in order."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from boot_room import BRIDGE, BootRoom, boot_room
 from classroom.boot_disks import LOCAL_SAYS, make_bios_disk
-from classroom.firmware import OVMF, OVMF_HTTP, OVMF_SECURE, SEABIOS, Firmware
+from classroom.firmware import OVMF, OVMF_CHAIN, OVMF_HTTP, OVMF_SECURE, SEABIOS, Firmware
 
 ROOMCAST = str(Path(sys.executable).parent / "roomcast")
 BOOTS = Path(__file__).parents[1] / "data" / "boots"
@@ -36,6 +36,8 @@ class Scene:
     proxy: bool = False
     before: Callable[[BootRoom], None] = lambda room: None
     disk: Callable[[Path], Path] | None = None
+    settings: str = ""
+    """More of roomcast.toml."""
 
 
 def drop(port: int) -> Callable[[BootRoom], None]:
@@ -62,6 +64,12 @@ SCENES = {
     "ovmf-proxy-secure-boot-refused": Scene(OVMF_SECURE, lambda said: "secure-boot-refused" in said, proxy=True),
     "ovmf-secure-kernel-refused": Scene(OVMF_SECURE, lambda said: "kernel-refused" in said),
     "seabios-proxy": Scene(SEABIOS, lambda said: "agent/initrd.img" in said and "on its way" not in said, proxy=True),
+    "ovmf-proxy-ipxe-chained": Scene(
+        OVMF_CHAIN,
+        lambda said: "agent/initrd.img" in said and "on its way" not in said,
+        proxy=True,
+        settings=f'boot-programs = {{ uefi-x64 = "{OVMF_CHAIN.chained}" }}\n',
+    ),
     "seabios-own-disk": Scene(
         SEABIOS, lambda said: "grub.cfg-01" in said and LOCAL_SAYS in said, before=without_agent, disk=make_bios_disk
     ),
@@ -79,6 +87,9 @@ def play(scene: Scene, directory: Path) -> tuple[list[dict[str, Any]], str]:
         if scene.proxy:
             room.serve_addresses("10.98.0.200", "10.98.0.220", server="10.98.0.2")
             serve += ["--mode", "proxy"]
+        if scene.settings:
+            (room.directory / "roomcast.toml").write_text(scene.settings)
+            serve += ["--config", str(room.directory / "roomcast.toml")]
         scene.before(room)
         log = room.directory / "log"
         with log.open("wb") as output:

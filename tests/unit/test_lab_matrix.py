@@ -15,6 +15,8 @@ from classroom.matrix import FIRMWARE, REFUSED, Beside, Row, table_of, ways
         (Row(AAVMF, Beside.KEA, None, 20.0), True),  # there is no agent for ARM64
         (Row(OVMF_SECURE, Beside.KEA, 90.0, 80.0, (REFUSED,)), True),
         (Row(OVMF_SECURE, Beside.KEA, 90.0, 80.0), False),  # refused, and the boot log did not say so
+        (Row(OVMF_SECURE_DEFAULT, Beside.DNSMASQ, 90.0, 80.0, (REFUSED,)), True),
+        (Row(OVMF_SECURE_DEFAULT, Beside.DNSMASQ, 90.0, 80.0), False),
         (Row(OVMF_SECURE, Beside.SNIPPET, 50.0, 20.0), True),
         (Row(OVMF_SECURE, Beside.SERVER, 50.0, 20.0, (REFUSED,)), False),
     ],

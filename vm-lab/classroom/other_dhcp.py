@@ -15,10 +15,16 @@ _NETWORK = f"10.77.0.0/{PREFIX_LENGTH}"
 def dnsmasq(classroom: Classroom, directory: Path, logs: Path, options: Sequence[str] = ()) -> BackgroundProcess:
     """dnsmasq as DHCP server alone. `options`: further ones of its."""
     namespace = classroom.add_neighbour("dnsmasq", ADDRESS)
-    command = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--pid-file="]
-    command += [f"--interface={SERVER_INTERFACE}", "--bind-interfaces", "--no-ping", f"--dhcp-range={FIRST},{LAST}"]
-    command += [f"--dhcp-leasefile={directory / 'dnsmasq.leases'}", "--log-dhcp", "--log-facility=-", *options]
+    command = dnsmasq_command(SERVER_INTERFACE, FIRST, LAST, directory / "dnsmasq.leases")
+    command += ["--log-dhcp", "--log-facility=-", *options]
     return BackgroundProcess("dnsmasq", command, log=logs / "dnsmasq.log", namespace=namespace)
+
+
+def dnsmasq_command(interface: str, first: str, last: str, leases: Path) -> list[str]:
+    """dnsmasq that gives these addresses on one interface, does nothing else, and reads no file of the machine's."""
+    command = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--pid-file="]
+    command += [f"--interface={interface}", "--bind-interfaces", "--no-ping", f"--dhcp-range={first},{last}"]
+    return [*command, f"--dhcp-leasefile={leases}"]
 
 
 def kea(classroom: Classroom, directory: Path, logs: Path) -> BackgroundProcess:
