@@ -9,7 +9,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 
 from netboot.dhcp.leases import LeaseRepository, LeaseState
-from netboot.dhcp.proxy import DhcpProxy
+from netboot.dhcp.proxy import DhcpProxy, is_boot_server_search
 from netboot.dhcp.reply import SERVER_PORT, Arrival, ProbeFirst, Reply
 from netboot.dhcp.server import DhcpServer
 from netboot.model import Ignored
@@ -54,6 +54,8 @@ class ServerOrProxy:
         chosen = request.options.get(SERVER_IDENTIFIER)
         if chosen is not None:
             return chosen == self._own_address
+        if is_boot_server_search(request):
+            return False
         lease = self._leases.get_by_mac(request.mac)
         if lease is None or lease.state is not LeaseState.BOUND:
             return False

@@ -90,6 +90,13 @@ class FreeAddresses:
         elif number in self._lent:
             self._lent[number] = False
 
+    def ended(self, address: IPv4Address, now: float) -> None:
+        """Its holder gave it back, and its record says so: as if its time were over."""
+        number = int(address)
+        if number in self._leased:
+            self._leased[number] = now
+            heappush(self._due, (now, number))
+
     def offered(self, address: IPv4Address) -> None:
         """Others come first from now on."""
         number = int(address)

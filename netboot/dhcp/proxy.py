@@ -53,8 +53,8 @@ class DhcpProxy:
             answer = MessageType.ACK
         elif kind is MessageType.DISCOVER:
             answer = MessageType.OFFER
-        elif kind is MessageType.REQUEST and item:
-            answer = MessageType.ACK  # a boot server discovery by broadcast, not a request for an address
+        elif is_boot_server_search(request):
+            answer = MessageType.ACK
         else:
             return Ignored(f"for the network's DHCP server, not for a proxy: {kind.name if kind else 'BOOTP'}")
         client = classify(request)
@@ -71,6 +71,12 @@ class DhcpProxy:
         options = order_options(request, required, boot_raw, {})
         packet = answer_packet(request, answer, options, siaddr=siaddr, file=file)
         return Reply(packet, _destination(request, arrival), boot, message_limit(request))
+
+
+def is_boot_server_search(request: DhcpPacket) -> bool:
+    """Whether a REQUEST on port 67, as a rule a broadcast, is for a boot server and not for an address."""
+    is_request = request.message_type is MessageType.REQUEST
+    return is_request and bool(boot_item(request.options.raw.get(VENDOR_OPTIONS.code, b"")))
 
 
 def _destination(request: DhcpPacket, arrival: Arrival) -> Destination:

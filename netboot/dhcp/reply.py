@@ -6,7 +6,8 @@ from enum import StrEnum
 from ipaddress import IPv4Address
 
 from netboot.model import BootClient, BootFile, Ignored
-from netboot.wire.dhcp import LEAST_MESSAGE_BYTES, DhcpPacket, build_dhcp
+from netboot.wire.dhcp import LEAST_MESSAGE_BYTES, NO_ADDRESS, DhcpPacket, build_dhcp
+from netboot.wire.dhcp_options import MessageType
 
 SERVER_PORT = 67
 CLIENT_PORT = 68
@@ -63,6 +64,13 @@ class Reply:
     """The most that the receiver takes."""
     note: str = ""
     """What a person should know about this answer; empty as a rule."""
+    is_renewal: bool = False
+    """The machine keeps what it has: nothing that anybody has to be told."""
+
+    @property
+    def is_promise(self) -> bool:
+        """An ACK of an address: it may not leave before the lease, and every change before, is on the disk."""
+        return self.packet.message_type is MessageType.ACK and self.packet.yiaddr != NO_ADDRESS
 
     def build(self) -> bytes:
         """The datagram: never longer than `max_bytes`."""

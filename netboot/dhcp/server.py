@@ -5,6 +5,7 @@ hardware address alone, so firmware, GRUB, the agent and the installed system ho
 them sends a client identifier of its own.
 """
 
+from dataclasses import replace
 from ipaddress import IPv4Address
 
 from netboot.dhcp.answers import answer_packet, grant_destination, order_options, refusal_destination
@@ -310,6 +311,7 @@ class DhcpServer:
         self._offers.drop(mac)
         self._offers.withdraw(address)
         self._probed.forget(address)
+        is_renewal = earlier is not None and earlier.address == address and earlier.is_active(now)
         if earlier is not None and earlier.address != address:
             self._free(earlier.address)
         if is_stranger:
@@ -317,7 +319,8 @@ class DhcpServer:
             place.free.taken(address, now + lease_s, trial_of=mac, is_short=is_short, circuit=_circuit(request))
         else:
             place.free.taken(address, now + lease_s)
-        return self._grant(request, place, MessageType.ACK, address, reservation, now, lease_s)
+        reply = self._grant(request, place, MessageType.ACK, address, reservation, now, lease_s)
+        return replace(reply, is_renewal=is_renewal)
 
     def _lease_s(self, request: DhcpPacket, place: Place, is_stranger: bool, now: float) -> int:
         lease_s = place.lease_s(request)
@@ -345,7 +348,7 @@ class DhcpServer:
         )
 
     def _release(self, request: DhcpPacket, place: Place, arrival: Arrival) -> Ignored:
-        address = request.ciaddr
+        address, now = request.ciaddr, arrival.now
         # systemd-networkd names no server, against table 5 of RFC 2131: then it is the one that it is sent to.
         chosen = request.options.get(SERVER_IDENTIFIER) or arrival.destination
         if chosen != self._config.server_address:
@@ -354,9 +357,10 @@ class DhcpServer:
             return Ignored(f"RELEASE of an address that the machine does not hold: {address}")
         self._offers.drop(request.mac)
         record = self._leases.get_by_address(address)
-        if record is None or record.mac == request.mac:  # else it was but offered, and is kept for whoever had it
-            self._leases.release(address)
-            place.free.freed(address)
+        if record is not None and record.mac == request.mac and record.is_active(now):  # else it was but offered
+            # Section 4.3.4: the record stays, so that its machine has the same address when it comes back.
+            self._leases.save(replace(record, expires_s=now))
+            place.free.ended(address, now)
         return Ignored(f"RELEASE, no answer is due: {address} is free")
 
     def _holds(self, mac: str, address: IPv4Address) -> bool:

@@ -18,15 +18,15 @@ from netboot.dhcp.backlog import Backlog
 from netboot.dhcp.leases import LeaseChange, LeaseTable
 from netboot.dhcp.reply import Arrival, ProbeFirst, Reply
 from netboot.errors import WireError
-from netboot.model import BootFile, Ignored
+from netboot.model import Ignored
 from netboot.persistence.lease_journal import LeaseJournal
 from netboot.services.counters import PacketCounters
+from netboot.services.dhcp_log import LeaseLog
 from netboot.services.dhcp_sockets import DhcpSockets, Port, Received
 from netboot.services.interface import Interface
 from netboot.services.lease_clock import LeaseClock
 from netboot.services.probes import AHEAD_S, MOST_AT_ONCE, WAITING_S, AddressProbes
 from netboot.wire.dhcp import DhcpPacket, parse_dhcp
-from netboot.wire.dhcp_options import MessageType
 
 _MAX_READ_PER_WAKE = 1024
 _MAX_PER_WAKE = 64
@@ -135,6 +135,7 @@ class DhcpService:
         """Of the batch that is being taken."""
         self._held = 0
         self._ahead_due_s = 0.0
+        self._told = LeaseLog(interface.name)
         self._is_verbose = _log.is_enabled_for(logging.DEBUG)
 
     def open(self) -> None:
@@ -164,6 +165,7 @@ class DhcpService:
         _log.info("dhcp serving", interface=self._interface.name, mode=type(self._responder).__name__)
         try:
             while True:
+                self._told.tell_rest(self._clock())
                 is_filling = self._probe_ahead()
                 await asyncio.sleep(_AHEAD_EVERY_S if is_filling else _AHEAD_IDLE_S)
         finally:
@@ -248,7 +250,7 @@ class DhcpService:
             self._changes.extend(changes)
             if isinstance(outcome, ProbeFirst):
                 self._probe_for(asked, outcome)
-            elif isinstance(outcome, Reply) and (changes or _grants(asked.request, outcome)):
+            elif isinstance(outcome, Reply) and (changes or outcome.is_promise):
                 self._to_hold.append(_Held(asked, outcome))
             else:
                 self._finish(asked, outcome)
@@ -358,17 +360,6 @@ class DhcpService:
             return
         kind = outcome.packet.message_type
         self.counters.answered[kind.name if kind else "BOOTP"] += 1
-        if kind is MessageType.ACK and request.message_type is MessageType.REQUEST:
-            given = str(outcome.packet.yiaddr)
-            boot = outcome.boot.name if isinstance(outcome.boot, BootFile) else outcome.boot.reason
-            _log.info("dhcp lease", mac=request.mac, address=given, boot=boot)
-        elif kind is MessageType.NAK:
-            reason = outcome.boot.reason if isinstance(outcome.boot, Ignored) else ""
-            _log.info("dhcp refused", mac=request.mac, reason=reason)
+        self._told.answered(request, outcome, self._clock())
         if self._is_verbose:
             _log.debug("dhcp answered", packet=request.summary(), answer=outcome.packet.summary())
-
-
-def _grants(request: DhcpPacket, reply: Reply) -> bool:
-    """Whether an answer may not leave before everything earlier is on the disk."""
-    return request.message_type is MessageType.REQUEST and reply.packet.message_type is MessageType.ACK

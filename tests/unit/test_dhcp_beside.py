@@ -3,6 +3,7 @@
 from ipaddress import IPv4Address
 
 from dhcp_builders import (
+    MAC,
     NETWORK,
     OTHER_MAC,
     SERVER,
@@ -27,7 +28,7 @@ from netboot.dhcp.reply import ProbeFirst
 from netboot.dhcp.server import DhcpServer
 from netboot.dhcp.subnets import Pool, ServerConfig, Subnet
 from netboot.wire.dhcp import NO_ADDRESS
-from netboot.wire.dhcp_options import REQUESTED_ADDRESS, SERVER_IDENTIFIER, MessageType
+from netboot.wire.dhcp_options import REQUESTED_ADDRESS, SERVER_IDENTIFIER, VENDOR_OPTIONS, MessageType
 
 RIVAL = IPv4Address("10.77.0.9")
 
@@ -75,7 +76,20 @@ def test_lease_that_was_given_is_renewed_rebound_and_released() -> None:
         assert ack.message_type is MessageType.ACK and ack.yiaddr == address
     released = a_packet(MessageType.RELEASE, (SERVER_IDENTIFIER, SERVER), ciaddr=address)
     assert "is free" in reason_of(site, released, an_arrival(2001.0))
-    assert site.leases.all() == ()
+    assert not site.leases.all()[0].is_active(2001.0)
+
+
+def test_whose_lease_has_ended_is_told_by_broadcast_where_to_boot() -> None:
+    """It asks for a boot server on port 67, which is no request for an address."""
+    site = Site()
+    address = lease_address(site.responder)  # type: ignore[arg-type]
+    site.is_beside = True
+    item = (VENDOR_OPTIONS, bytes.fromhex("470480000000ff"))
+    search = a_packet(MessageType.REQUEST, *pxe_options(0), item, ciaddr=NETWORK[9])
+    for now in (1001.0, 1000.0 + 3601):
+        ack = reply_to(site, search, an_arrival(now)).packet
+        assert ack.message_type is MessageType.ACK and ack.file == b"bios/core.0" and ack.yiaddr == NO_ADDRESS
+    assert [(lease.mac, lease.address) for lease in site.leases.all()] == [(MAC, address)]
 
 
 def test_offer_made_just_before_is_good_still() -> None:

@@ -12,6 +12,7 @@ from dhcp_builders import (
     a_renewal,
     a_server,
     an_arrival,
+    an_init_reboot,
     lease_address,
     reason_of,
     reply_to,
@@ -54,8 +55,30 @@ def test_a_released_address_is_free_at_once() -> None:
     address = lease_address(server)
     release = a_packet(MessageType.RELEASE, (SERVER_IDENTIFIER, SERVER), ciaddr=address)
     assert "is free" in reason_of(server, release)
-    assert leases.all() == ()
+    assert not leases.all()[0].is_active(1000.0)
     assert lease_address(server, OTHER_MAC) == address
+
+
+def test_who_released_its_address_gets_it_again_when_nobody_took_it() -> None:
+    """RFC 2131, section 4.3.4: the record is kept."""
+    server = a_server(first=100, last=109)
+    address = lease_address(server)
+    release = a_packet(MessageType.RELEASE, (SERVER_IDENTIFIER, SERVER), ciaddr=address)
+    for now in (1000.0, 90_000.0):
+        reason_of(server, release, an_arrival(now))
+        assert lease_address(server, OTHER_MAC, now=now + 1) != address
+        assert lease_address(server, now=now + 2) == address
+    reason_of(server, release, an_arrival(90_003.0))
+    assert reply_to(server, an_init_reboot(address), an_arrival(90_004.0)).packet.message_type is MessageType.ACK
+
+
+def test_addresses_that_strangers_lease_and_release_are_to_be_had_by_other_strangers() -> None:
+    server = a_server(first=100, last=107)
+    for number in range(40):
+        mac = f"02:00:00:00:00:{number:02x}"
+        address = lease_address(server, mac, now=1000.0 + number)
+        release = a_packet(MessageType.RELEASE, (SERVER_IDENTIFIER, SERVER), ciaddr=address, mac=mac)
+        assert "is free" in reason_of(server, release, an_arrival(1000.5 + number))
 
 
 def test_who_was_but_offered_an_address_cannot_release_it_from_its_machine() -> None:
@@ -89,4 +112,4 @@ def test_a_release_that_names_no_server_is_for_the_one_that_it_is_sent_to() -> N
     address = lease_address(server)
     arrival = Arrival(1000.0, address, 68, SERVER, 67)
     assert "is free" in reason_of(server, a_packet(MessageType.RELEASE, ciaddr=address), arrival)
-    assert leases.all() == ()
+    assert not leases.all()[0].is_active(1000.0)
