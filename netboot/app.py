@@ -10,8 +10,9 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -43,6 +44,8 @@ _OUTPUT = 1
 
 Say = Callable[[str], None]
 """Told a few lines for a person."""
+
+_Run = Callable[[], Coroutine[None, None, None]]
 
 
 async def serve(load: Callable[[], Loaded], say: Say) -> None:
@@ -116,18 +119,19 @@ async def _run(
         try:
             async with asyncio.TaskGroup() as outer:
                 boot_log = outer.create_task(appliance.boot_log.run(), name="boot log")
+                web = _build_web(appliance, interfaces, doors, reloader, counters)
+                # What was built stays to the end: else the collector walks it all at times, and every boot waits.
+                gc.collect()
+                gc.freeze()
                 async with asyncio.TaskGroup() as group:
                     running = await _start_boot_services(group, appliance, interfaces, counters)
                     await appliance.orders.resume()
-                    running += _start_web(group, appliance, interfaces, doors, reloader, counters)
+                    running += [group.create_task(run(), name=name) for name, run in web]
                     running += [
                         group.create_task(appliance.casts.run(appliance.cast_events), name="casts"),
                         group.create_task(appliance.outcomes.watch(lambda: _limits(appliance)), name="watch"),
                     ]
                     _tell(appliance.current.settings, interfaces, say)
-                    # What was built stays to the end: else the collector walks it all at times, and every boot waits.
-                    gc.collect()
-                    gc.freeze()
                     await stop.wait()
                     log.info("shutting down")
                     appliance.changes.stop()
@@ -168,15 +172,17 @@ async def _start_boot_services(
     return running
 
 
-def _start_web(
-    group: asyncio.TaskGroup,
+def _build_web(
     appliance: Appliance,
     interfaces: ServedInterfaces,
     doors: _Doors,
     reloader: Reloader,
     counters: dict[str, PacketCounters],
-) -> list[asyncio.Task[None]]:
-    """The agents' server of every interface, the administrators' API, the pages."""
+) -> list[tuple[str, _Run]]:
+    """The agents' server of every interface, the administrators' API, the pages: their names, and how each is run.
+
+    Takes a good part of a second, so that it is done before the first machine can ask.
+    """
     current = appliance.current
 
     def facts() -> ApplianceFacts:
@@ -197,15 +203,15 @@ def _start_web(
     add_reload(admin_app, reloader.reload)
     open_files = raise_open_files()
     limits = other_limits(open_files)
-    running = [group.create_task(serve_http(admin_app, doors.admin, limits), name="admin")]
+    web: list[tuple[str, _Run]] = [("admin", partial(serve_http, admin_app, doors.admin, limits))]
     for each, network in zip(interfaces.served, doors.networks, strict=True):
         agent_app = build_agent_app(appliance.agents, each.tree)
-        agents = serve_http(agent_app, network, agents_limits(open_files // len(doors.networks)))
-        running.append(group.create_task(agents, name=f"agents {each.interface.name}"))
+        agents = partial(serve_http, agent_app, network, agents_limits(open_files // len(doors.networks)))
+        web.append((f"agents {each.interface.name}", agents))
     if doors.pages is not None:
         page_app = build_pages_app(appliance.overview, appliance.changes, appliance.boot_history)
-        running.append(group.create_task(serve_http(page_app, doors.pages, limits), name="pages"))
-    return running
+        web.append(("pages", partial(serve_http, page_app, doors.pages, limits)))
+    return web
 
 
 def _limits(appliance: Appliance) -> tuple[float, float]:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.parsers import expat
 
 import jinja2
 import jinja2.ext
 import jinja2.runtime
 import jinja2.utils
-from lxml import etree
 from markupsafe import Markup
 
 import templates
@@ -89,9 +89,9 @@ class Renderer:
             raise TemplateError(f"{self._place(name, error)}: {error or type(error).__name__}") from error
         if name.removesuffix(".j2").endswith(".xml"):
             try:
-                etree.fromstring(text.encode())
-            except etree.XMLSyntaxError as error:
-                raise TemplateError(f"{self.file(name)}: what it renders is not XML: {error.msg}") from error
+                expat.ParserCreate().Parse(text, True)
+            except expat.ExpatError as error:
+                raise TemplateError(f"{self.file(name)}: what it renders is not XML: {error}") from error
         return text
 
     def list_templates(self) -> tuple[TemplateInfo, ...]:

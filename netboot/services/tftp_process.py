@@ -54,7 +54,7 @@ SPIN_TRANSFERS = 2
 GATHER_TRANSFERS = 4
 """While more transfers run than this,"""
 GATHER_ANSWERS = 6
-"""and fewer answers wait, the clients go first: their answers are then served in one go, with fewer switches of tasks."""
+"""and fewer answers wait, the clients go first: their answers are then served in one go, with fewer task switches."""
 _MIN_SEGMENT_BYTES = 256
 """The kernel cuts whatever is longer than a segment: an option acknowledgement or an error must not be."""
 _GSO_REFUSED = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP}
