@@ -4,6 +4,7 @@ import random
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -87,6 +88,19 @@ class LeaseAsker:
                 break
             self._transactions.clear()
         return self.acked.get(mac)
+
+    def renew_all(self, held: Mapping[str, str]) -> dict[str, str]:
+        """Every machine asks to keep its address, up to three times, all at once; who was told that it may."""
+        self.acked = {}
+        for _ in range(3):
+            for mac, address in held.items():
+                if mac not in self.acked:
+                    xid = self._random.getrandbits(32)
+                    self._transactions[xid] = mac
+                    self._send(mac, xid, [("message-type", "request")], ciaddr=address)
+            self._answer(ANSWER_S, lambda: not self._transactions)
+            self._transactions.clear()
+        return dict(self.acked)
 
     def new_mac(self) -> str:
         return "02:" + self._random.randbytes(5).hex(":")
