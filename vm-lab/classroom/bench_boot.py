@@ -8,8 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-from classroom.bench_dhcp import bench_avalanche, bench_rate
+from classroom.bench_dhcp import bench_avalanche, bench_known, bench_rate
 from classroom.bench_http import bench_http
+from classroom.bench_memory import bench_memory
+from classroom.bench_newcomers import bench_newcomers
 from classroom.bench_tftp import bench_bad_line, bench_tftp
 from classroom.errors import LabError
 from classroom.figures import Figure, lines_of
@@ -20,7 +22,10 @@ Bench = Callable[[Run], Iterator[Figure]]
 
 BENCHES: dict[str, Bench] = {
     "dhcp": bench_rate,
+    "known": bench_known,
     "avalanche": bench_avalanche,
+    "newcomers": bench_newcomers,
+    "memory": bench_memory,
     "http": bench_http,
     "tftp": bench_tftp,
     "tftp-bad-line": bench_bad_line,

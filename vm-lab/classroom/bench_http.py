@@ -39,7 +39,7 @@ def bench_http(lab: Run) -> Iterator[Figure]:
                 name = "http one client" if clients == 1 else f"http {clients} clients at once"
                 words = f"httpd {goal:,.0f} MB/s"
                 yield Figure(name, _mb_s(served, ours, clients), " MB/s", share * goal, True, words)
-            yield Figure("http memory (RSS)", served.rss_bytes / 1e6, " MB", MOST_RSS_MB, False)
+            yield Figure("http memory (RSS)", served.most_rss_bytes / 1e6, " MB", MOST_RSS_MB, False)
         finally:
             peer.stop()
 
