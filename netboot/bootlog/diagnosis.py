@@ -37,6 +37,8 @@ RETURN_S = 60.0
 _UEFI_PROGRAM = re.compile(r".*\.efi", re.IGNORECASE)
 _BIOS_PROGRAM = re.compile(r"/*(bios/.+|.*\.(0|kpxe|pxe))", re.IGNORECASE)
 _VOLUME = re.compile(r".*/http-.*\.img")
+_OUR_ENDS = ("the appliance ", "the TFTP process ")
+"""How reasons begin that are not the machine's nor the network's."""
 _OTHER_BOOT = "choose another network boot in its setup: legacy (BIOS) PXE, or UEFI PXE of x64"
 _REASONS = (
     ("pool", "pool-exhausted", "widen the pool (--pool, or `pools` in roomcast.toml), or shorten its leases"),
@@ -225,6 +227,9 @@ def _stopped(story: _Story) -> Diagnosis | None:
         return None  # who goes on has all of it: only its last acknowledgement was lost
     fetch = last.event
     name = shown(fetch.path)
+    if fetch.transport == "tftp" and fetch.why.startswith(_OUR_ENDS):
+        text = f"we ended TFTP of {name} after block {fetch.blocks}: {shown(fetch.why)}"
+        return Diagnosis("tftp-cut", Severity.ERROR, text, "boot it again; if that fails too, see the appliance's log")
     if fetch.transport != "tftp" or not fetch.block_bytes:
         asked = range_words(fetch.ranges) if fetch.ranges else bytes_words(fetch.size)
         text = f"HTTP stopped after {bytes_words(fetch.sent)} of {asked} of {name}"

@@ -26,17 +26,19 @@ from netboot.model import Ignored
 from netboot.services.counters import PacketCounters
 from netboot.services.interface import Interface, bind_udp
 from netboot.services.tftp_messages import Message, ProcessOptions, receive_message, send_message
+from netboot.tftp.denial import FAILED, MODE_NOT_SERVED, NOT_SERVED, judge_mode, judge_text
 from netboot.tftp.netascii import to_netascii
 from netboot.tftp.reception import MAX_TRANSFERS
 from netboot.tftp.transfer import TransferDeclined, TransferEvent, TransferFailed, TransferFinished
-from netboot.wire.tftp import ErrorCode
 
 TFTP_PORT = 69
-MAX_NETASCII_BYTES = 4 * 1024 * 1024
-"""Text is converted in memory as a whole; nothing that boots is text of more than this."""
 _HEADERS_BYTES = 32
 """IPv4, UDP and TFTP headers around a block."""
 _END_WITHIN_S = 2.0
+_START_WITHIN_S = 60.0
+_ASK_EVERY_S = 5.0
+ANSWER_WITHIN_S = 10.0
+"""A process that says nothing for so long, when asked whether it is there, hangs."""
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 30.0
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +94,7 @@ async def serve_tftp(
     on_start: OnStart | None = None,
     on_ignored: OnIgnored | None = None,
     ready: asyncio.Event | None = None,
+    answer_within_s: float = ANSWER_WITHIN_S,
 ) -> None:
     """Serve until cancelled; running transfers are told and ended. ServiceError before `ready` when it cannot start."""
     options = ProcessOptions(
@@ -103,9 +106,9 @@ async def serve_tftp(
     with _open_socket(interface, port) as requests:
         while True:
             started_s = asyncio.get_running_loop().time()
-            server = _TftpServer(open_file, counters, on_transfer, on_start, on_ignored, ready)
+            server = _TftpServer(open_file, counters, on_transfer, on_start, on_ignored, ready, answer_within_s)
             try:
-                cause = f"it ended with {await server.run(requests, options)}"
+                cause = await server.run(requests, options)
             except OSError as error:
                 cause = str(error)
             if not ready.is_set():
@@ -138,8 +141,12 @@ class _TftpServer:
         on_start: OnStart | None,
         on_ignored: OnIgnored | None,
         ready: asyncio.Event,
+        answer_within_s: float,
     ) -> None:
         self._ready = ready
+        self._answer_within_s = answer_within_s
+        self._is_alive = asyncio.Event()
+        """It answered the last question."""
         self._open_file = open_file
         self._counters = counters
         self._on_transfer = on_transfer
@@ -147,30 +154,55 @@ class _TftpServer:
         self._on_ignored = on_ignored
         self._asked: dict[int, _Asked] = {}
 
-    async def run(self, requests: socket.socket, options: ProcessOptions) -> int:
-        """Until the process ends by itself: its status. OSError when it cannot be started."""
+    async def run(self, requests: socket.socket, options: ProcessOptions) -> str:
+        """Until the process ends by itself, or hangs: which of the two. OSError when it cannot be started."""
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control.setblocking(False)
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
+        hangs = False
         with control:
             with theirs:
                 process = await asyncio.to_thread(_start_process, theirs, requests, options)
             try:
                 async with asyncio.TaskGroup() as group:
                     loop.add_reader(control, self._hear, control, group, ended)
+                    watching = group.create_task(self._watch(control, ended))
                     try:
                         await ended.wait()
                     finally:
                         loop.remove_reader(control)
+                        watching.cancel()
+                    hangs = watching.done() and not watching.cancelled()
             finally:
                 with contextlib.suppress(OSError):
-                    control.shutdown(socket.SHUT_RDWR)
+                    control.shutdown(socket.SHUT_WR)
+                try:
+                    await _end_process(process, 0.0 if hangs else _END_WITHIN_S)
+                finally:
+                    self._hear_last_words(control)
+                why = "the TFTP process ended" if ended.is_set() else "the appliance is shutting down"
                 for asked in self._asked.values():
-                    failed = TransferFailed("the TFTP process ended", 0)
+                    failed = TransferFailed(why, 0)
                     self._report(TransferReport(asked.peer, asked.path, asked.size, 0.0, failed))
-                await _end_process(process)
-        return process.returncode
+        return "it did not answer any more" if hangs else f"it ended with {process.returncode}"
+
+    async def _watch(self, control: socket.socket, ended: asyncio.Event) -> None:
+        """Ask now and then whether it is there; returns when no answer comes."""
+        within_s = _START_WITHIN_S
+        while True:
+            self._is_alive.clear()
+            with contextlib.suppress(OSError, ServiceError):  # full, for want of a reader: then no answer comes either
+                await _send(control, {"alive": True})
+            try:
+                async with asyncio.timeout(within_s):
+                    await self._is_alive.wait()
+            except TimeoutError:
+                if not self._is_alive.is_set():  # else both came at once: it was we who had no time
+                    ended.set()
+                    return
+            within_s = self._answer_within_s
+            await asyncio.sleep(min(_ASK_EVERY_S, within_s))
 
     def _hear(self, control: socket.socket, group: asyncio.TaskGroup, ended: asyncio.Event) -> None:
         while True:
@@ -184,15 +216,26 @@ class _TftpServer:
                 asyncio.get_running_loop().remove_reader(control)
                 ended.set()
                 return
-            self._take(received[0], control, group)
+            message = received[0]
+            if "open" in message:
+                asked = self._asked[message["open"]] = _Asked(message["peer"], message["path"])
+                group.create_task(self._open(control, message["open"], asked, message["mode"]))
+            else:
+                self._take(message)
 
-    def _take(self, message: Message, control: socket.socket, group: asyncio.TaskGroup) -> None:
-        if "open" in message:
-            asked = self._asked[message["open"]] = _Asked(message["peer"], message["path"])
-            group.create_task(self._open(control, message["open"], asked, message["mode"]))
-        elif "ready" in message:
+    def _hear_last_words(self, control: socket.socket) -> None:
+        """How far the transfers came that its end cut, as much of it as there was room for."""
+        with contextlib.suppress(OSError):
+            while (received := receive_message(control)) is not None:
+                if "open" not in received[0]:
+                    self._take(received[0])
+
+    def _take(self, message: Message) -> None:
+        if "ready" in message:
             self._ready.set()
             _log.info("tftp serving")
+        elif "alive" in message:
+            self._is_alive.set()
         elif "started" in message:
             asked = self._asked[message["started"]]
             asked.size = message["size"]
@@ -224,11 +267,14 @@ class _TftpServer:
 
     async def _open(self, control: socket.socket, number: int, asked: _Asked, mode: str) -> None:
         """Answer one request for a file. Only cancelling gets out of it."""
+        opened: tuple[int, bool] | Ignored
         outcome: Ignored | TransferFailed
-        text = "not served: the appliance's log says why"
-        code = ErrorCode.FILE_NOT_FOUND
+        denial = NOT_SERVED
         try:
-            opened = await self._open_content(asked, mode)
+            if (unserved := judge_mode(mode)) is not None:
+                opened, denial = unserved, MODE_NOT_SERVED
+            else:
+                opened = await self._open_content(asked, mode)
             if not isinstance(opened, Ignored):
                 descriptor, shared = opened
                 try:
@@ -237,8 +283,6 @@ class _TftpServer:
                     os.close(descriptor)
                 return
             outcome = opened
-            if mode not in ("octet", "netascii"):
-                code = ErrorCode.ILLEGAL_OPERATION
         except Exception as error:  # a task's boundary: one transfer's failure never ends its service
             self._counters.failed["transfer"] += 1
             if isinstance(error, NetbootError):
@@ -246,16 +290,14 @@ class _TftpServer:
             else:
                 _log.exception("tftp request failed", peer=asked.peer, path=asked.path)
             outcome = TransferFailed(f"the appliance failed: {type(error).__name__}", 0)
-            text, code = "the appliance failed: its log says why", ErrorCode.NOT_DEFINED
+            denial = FAILED
         if self._asked.pop(number, None) is not None:
             self._report(TransferReport(asked.peer, asked.path, -1, 0.0, outcome))
         with contextlib.suppress(OSError, ServiceError):
-            await _send(control, {"number": number, "code": int(code), "text": text})
+            await _send(control, {"number": number, "code": int(denial.code), "text": denial.text})
 
     async def _open_content(self, asked: _Asked, mode: str) -> tuple[int, bool] | Ignored:
         """A descriptor, which the caller closes, and whether the same file comes for others too."""
-        if mode not in ("octet", "netascii"):
-            return Ignored(f"mode is not served: {mode!r}")
         answer = self._open_file(asked.path, asked.peer)
         if inspect.isawaitable(answer):
             answer = await answer
@@ -270,8 +312,8 @@ class _TftpServer:
                 return descriptor, True
             try:
                 size = os.fstat(descriptor).st_size
-                if size > MAX_NETASCII_BYTES:
-                    return Ignored(f"too large for netascii: {size} bytes")
+                if (too_large := judge_text(size)) is not None:
+                    return too_large
                 answer = os.pread(descriptor, size, 0)
             finally:
                 os.close(descriptor)
@@ -345,10 +387,10 @@ def _start_process(control: socket.socket, requests: socket.socket, options: Pro
     )
 
 
-async def _end_process(process: subprocess.Popen[bytes]) -> None:
+async def _end_process(process: subprocess.Popen[bytes], within_s: float) -> None:
     """Wait for it, and kill it when it does not end; also when we are cancelled."""
     try:
-        await asyncio.to_thread(process.wait, _END_WITHIN_S)
+        await asyncio.to_thread(process.wait, within_s)
     except subprocess.TimeoutExpired:
         process.kill()
         await asyncio.to_thread(process.wait)

@@ -7,43 +7,33 @@ its appliance's end of the control socket closes.
 """
 
 import contextlib
-import errno
 import heapq
 import itertools
 import json
 import os
-import resource
 import select
 import signal
 import socket
 import sys
 import time
 import traceback
-from collections import Counter, deque
+from collections import deque
 
 from netboot.errors import WireError
 from netboot.model import Ignored
-from netboot.services.tftp_messages import Message, ProcessOptions, receive_message, send_message
+from netboot.services.tftp_link import COUNTERS_EVERY_S, ApplianceLink
+from netboot.services.tftp_messages import ProcessOptions
+from netboot.services.tftp_ports import GSO_REFUSED, TransferPorts, stop_segmenting
+from netboot.services.tftp_rights import drop_rights, take_rights
 from netboot.tftp.blocks import BlockCache, PreparedBlocks
+from netboot.tftp.denial import FAILED, NOT_OPENED_IN_TIME, Denial
 from netboot.tftp.options import Limits, negotiate
 from netboot.tftp.reception import Address, Reception, Refused, Replaces
-from netboot.tftp.transfer import ReadTransfer, TransferEvent
+from netboot.tftp.transfer import ReadTransfer, TransferEvent, TransferFailed
 from netboot.wire.tftp import ErrorCode, ReadRequest, build_error
 
-_UDP_SEGMENT = 103
-_SO_RCVBUFFORCE = 33
-_REQUEST_BUFFER_BYTES = 4 << 20
-_SEND_BUFFER_BYTES = 1 << 20
-_MAX_SENDERS = 40
-"""Whose ignored packets are told by sender in one message of counters; it has room for them."""
-_LONGEST_REASON = 100
-_NICE = -10
-"""A room that asks block by block waits for this one process each time; what else the machine does waits for nobody."""
 _MAX_DATAGRAM_BYTES = 2048
 _MAX_REQUESTS_PER_TURN = 64
-_LOBBY_PORTS = 16
-_MAX_WAITING_MESSAGES = 4096
-_COUNTERS_EVERY_S = 0.05
 _OPEN_WITHIN_S = 30.0
 SPIN_S = 60e-6
 """So long an answer is polled for instead of slept for: to be woken costs more than that on a virtual machine."""
@@ -55,9 +45,6 @@ GATHER_TRANSFERS = 4
 """While more transfers run than this,"""
 GATHER_ANSWERS = 6
 """and fewer answers wait, the clients go first: their answers are then served in one go, with fewer task switches."""
-_MIN_SEGMENT_BYTES = 256
-"""The kernel cuts whatever is longer than a segment: an option acknowledgement or an error must not be."""
-_GSO_REFUSED = {errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP}
 
 
 class _FileContent:
@@ -103,9 +90,7 @@ class TftpLoop:
     """Serves until the control socket ends."""
 
     def __init__(self, control: socket.socket, requests: socket.socket, options: ProcessOptions) -> None:
-        self._control = control
         self._requests = requests
-        self._options = options
         self._limits = Limits(block_bytes=options.max_block_bytes)
         self._reception = Reception(options.max_transfers)
         self._cache = BlockCache()
@@ -115,28 +100,21 @@ class TftpLoop:
         self._sockets: dict[int, _Transfer] = {}
         """By descriptor: those that send."""
         self._timers: list[tuple[float, int, _Transfer]] = []
-        self._outgoing: deque[Message] = deque()
-        self._received = 0
-        self._junk = 0
-        self._ignored: Counter[str] = Counter()
-        self._ignored_of: Counter[tuple[str, str]] = Counter()
-        """The same of each sender, as many as are told apart between two messages."""
-        self._failed: Counter[str] = Counter()
-        self._is_dirty = False
-        self._counted_s = 0.0
         self._spin_until_s = 0.0
         self._may_spin = len(os.sched_getaffinity(0)) > 1
         self._epoll = select.epoll()
-        self._epoll.register(control.fileno(), select.EPOLLIN)
+        self._appliance = ApplianceLink(control, self._epoll)
         self._epoll.register(requests.fileno(), select.EPOLLIN)
-        self._lobbies = self._open_lobbies()
-        self._next_lobby = itertools.cycle(self._lobbies.values())
+        self._ports = TransferPorts(options.interface, options.address)
+        for descriptor in self._ports.lobbies:
+            self._epoll.register(descriptor, select.EPOLLIN)
 
     def run(self) -> None:
-        self._tell({"ready": True})
-        control, requests = self._control.fileno(), self._requests.fileno()
-        sockets, lobbies, poll, clock = self._sockets, self._lobbies, self._epoll.poll, time.monotonic
-        while True:
+        appliance = self._appliance
+        appliance.tell_ready()
+        control, requests = appliance.fileno(), self._requests.fileno()
+        sockets, lobbies, poll, clock = self._sockets, self._ports.lobbies, self._epoll.poll, time.monotonic
+        while not appliance.is_over:
             now = clock()
             spins = now < self._spin_until_s
             happened = poll(0 if spins else self._wait_s(now))
@@ -157,15 +135,15 @@ class TftpLoop:
                     self._take_requests(now)
                 elif descriptor == control:
                     if what & select.EPOLLOUT:
-                        self._flush()
-                    if what & ~select.EPOLLOUT and not self._take_orders(now):
-                        return
+                        appliance.flush()
+                    if what & ~select.EPOLLOUT:
+                        self._take_orders(now)
                 elif descriptor in lobbies:
                     self._take_stray(lobbies[descriptor], now)
             if self._timers and self._timers[0][0] <= now:
                 self._fire_timers(now)
-            if self._is_dirty and now - self._counted_s >= _COUNTERS_EVERY_S:
-                self._tell_counters(now)
+            if appliance.is_dirty:
+                appliance.tell_counters_when_due(now)
 
     def close(self) -> None:
         """Tell the clients, and end."""
@@ -176,49 +154,9 @@ class TftpLoop:
 
     def _wait_s(self, now: float) -> float:
         wait = self._timers[0][0] - now if self._timers else -1.0
-        if self._is_dirty:
-            wait = _COUNTERS_EVERY_S if wait < 0 and not self._timers else min(wait, _COUNTERS_EVERY_S)
-        return max(wait, 0.0) if self._timers or self._is_dirty else -1.0
-
-    # Sockets
-
-    def _open_lobbies(self) -> dict[int, socket.socket]:
-        lobbies = {}
-        for _ in range(_LOBBY_PORTS):
-            lobby = self._bind(0)
-            lobbies[lobby.fileno()] = lobby
-            self._epoll.register(lobby.fileno(), select.EPOLLIN)
-        return lobbies
-
-    def _bind(self, port: int) -> socket.socket:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            if port:  # joins a lobby, which let others join only after it had its port for itself
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._options.interface.encode() + b"\0")
-            sock.bind((self._options.address, port))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-    def _connect(self, transfer: _Transfer, packet_bytes: int) -> socket.socket:
-        sock = self._bind(next(self._next_lobby).getsockname()[1])
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-            sock.connect(transfer.peer)
-            with contextlib.suppress(BlockingIOError):  # what came before it was connected may be anybody's
-                while True:
-                    sock.recv(1)
-            if packet_bytes >= _MIN_SEGMENT_BYTES:
-                with contextlib.suppress(OSError):
-                    sock.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, packet_bytes)
-                    transfer.is_segmented = True
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        if self._appliance.is_dirty:
+            wait = min(wait, COUNTERS_EVERY_S) if self._timers else COUNTERS_EVERY_S
+        return max(wait, 0.0) if self._timers or self._appliance.is_dirty else -1.0
 
     # Requests
 
@@ -229,22 +167,20 @@ class TftpLoop:
             except BlockingIOError:
                 return
             except OSError as error:
-                self._fail(f"receive: {error.strerror}")
+                self._appliance.count_failed(f"receive: {error.strerror}")
                 return
-            self._received += 1
-            self._is_dirty = True
+            self._appliance.count_request()
             peer = (source[0], source[1])
             try:
                 verdict = self._reception.receive_request(data, peer, now)
             except WireError as error:
-                self._junk += 1
-                self._note_sender(peer[0], f"not TFTP: {error}"[:_LONGEST_REASON])
+                self._appliance.count_junk(peer[0], f"not TFTP: {error}")
                 continue
             if isinstance(verdict, Refused):
                 self._refuse(peer, verdict.answer)
-                self._ignore(verdict.reason, sender=peer[0])
+                self._appliance.count_ignored(verdict.reason, sender=peer[0])
             elif isinstance(verdict, Ignored):
-                self._ignore(verdict.reason, sender=peer[0])
+                self._appliance.count_ignored(verdict.reason, sender=peer[0])
             elif peer[1]:
                 self._ask(verdict, peer, now)
 
@@ -253,13 +189,12 @@ class TftpLoop:
         request = verdict.request if isinstance(verdict, Replaces) else verdict
         if isinstance(verdict, Replaces):
             for old in [transfer for transfer in self._transfers.values() if transfer.peer == peer]:
-                self._end(old, now, "TransferFailed", "the client asked anew")
-        if len(self._outgoing) >= _MAX_WAITING_MESSAGES:
-            self._ignore("the appliance is busy", sender=peer[0])
+                self._end(old, now, _failed(old, "the client asked anew"))
+        number = next(self._numbers)
+        if not self._appliance.ask_file(number, peer[0], request.path, request.mode):
+            self._appliance.count_ignored("the appliance is busy", sender=peer[0])
             return
-        transfer = _Transfer(next(self._numbers), peer, request, now)
-        self._tell({"open": transfer.number, "peer": peer[0], "path": request.path, "mode": request.mode})
-        self._transfers[transfer.number] = transfer
+        transfer = self._transfers[number] = _Transfer(number, peer, request, now)
         self._reception.started(peer, request, transfer)
         self._arm(transfer, now + _OPEN_WITHIN_S)
 
@@ -269,7 +204,7 @@ class TftpLoop:
         except OSError:
             return
         verdict = self._reception.receive_stray(data, (source[0], source[1]), now)
-        self._ignore(verdict.reason, sender=source[0])
+        self._appliance.count_ignored(verdict.reason, sender=source[0])
         if isinstance(verdict, Refused):
             with contextlib.suppress(OSError):
                 lobby.sendto(verdict.answer, source)
@@ -278,22 +213,13 @@ class TftpLoop:
         try:
             self._requests.sendto(answer, peer)
         except OSError as error:
-            self._fail(f"send: {error.strerror}")
+            self._appliance.count_failed(f"send: {error.strerror}")
 
-    # The appliance
+    def _deny(self, peer: Address, denial: Denial) -> None:
+        self._refuse(peer, build_error(denial.code, denial.text))
 
-    def _take_orders(self, now: float) -> bool:
-        """False when the appliance has ended."""
-        while True:
-            try:
-                received = receive_message(self._control)
-            except BlockingIOError:
-                return True
-            except OSError:
-                return False
-            if received is None:
-                return False
-            message, descriptors = received
+    def _take_orders(self, now: float) -> None:
+        for message, descriptors in self._appliance.orders():
             transfer = self._transfers.get(message["number"])
             if transfer is None or transfer.core is not None:
                 for descriptor in descriptors:
@@ -301,8 +227,10 @@ class TftpLoop:
             elif descriptors:
                 self._start(transfer, descriptors[0], now, shared=message["shared"])
             else:
-                self._refuse(transfer.peer, build_error(ErrorCode(message["code"]), message["text"]))
+                self._deny(transfer.peer, Denial(ErrorCode(message["code"]), message["text"]))
                 self._drop(transfer)
+
+    # Transfers
 
     def _start(self, transfer: _Transfer, descriptor: int, now: float, *, shared: bool) -> None:
         content = _FileContent(descriptor)
@@ -312,65 +240,15 @@ class TftpLoop:
         transfer.content = content
         transfer.core = ReadTransfer(transfer.peer, content, terms, now, blocks)
         try:
-            transfer.sock = self._connect(transfer, blocks.packet_bytes)
+            transfer.sock, transfer.is_segmented = self._ports.connect(transfer.peer, blocks.packet_bytes)
         except OSError as error:
-            self._fail(f"socket: {error.strerror}")
-            self._end(transfer, now, "TransferFailed", f"no socket for it: {error.strerror}")
+            self._appliance.count_failed(f"socket: {error.strerror}")
+            self._end(transfer, now, _failed(transfer, f"no socket for it: {error.strerror}"))
             return
         self._sockets[transfer.sock.fileno()] = transfer
         self._epoll.register(transfer.sock.fileno(), select.EPOLLIN)
-        self._tell({"started": transfer.number, "size": content.size})
+        self._appliance.tell_start(transfer.number, content.size)
         self._advance(transfer, now)
-
-    def _tell(self, message: Message) -> None:
-        """Of each file that was asked for there is one start and one end: asking is what has its bound."""
-        self._outgoing.append(message)
-        if len(self._outgoing) == 1:
-            self._flush()
-
-    def _flush(self) -> None:
-        try:
-            while self._outgoing:
-                send_message(self._control, self._outgoing[0])
-                self._outgoing.popleft()
-        except BlockingIOError:
-            self._epoll.modify(self._control.fileno(), select.EPOLLIN | select.EPOLLOUT)
-            return
-        except OSError:
-            self._outgoing.clear()  # the appliance ended: the control socket tells in this turn or the next
-        self._epoll.modify(self._control.fileno(), select.EPOLLIN)
-
-    def _tell_counters(self, now: float) -> None:
-        self._counted_s = now
-        if len(self._outgoing) >= _MAX_WAITING_MESSAGES:
-            return  # they go on counting
-        self._tell({
-            "received": self._received, "junk": self._junk,
-            "ignored": dict(self._ignored), "failed": dict(self._failed),
-            "ignored_of": [[*key, count] for key, count in self._ignored_of.items()],
-        })  # fmt: skip
-        self._received = self._junk = 0
-        self._ignored.clear()
-        self._ignored_of.clear()
-        self._failed.clear()
-        self._is_dirty = False
-
-    def _ignore(self, reason: str, count: int = 1, sender: str = "") -> None:
-        self._ignored[reason] += count
-        self._is_dirty = True
-        if sender:
-            self._note_sender(sender, reason)
-
-    def _note_sender(self, sender: str, reason: str) -> None:
-        key = (sender, reason)
-        if key in self._ignored_of or len(self._ignored_of) < _MAX_SENDERS:
-            self._ignored_of[key] += 1
-
-    def _fail(self, cause: str) -> None:
-        self._failed[cause] += 1
-        self._is_dirty = True
-
-    # Transfers
 
     def _serve(self, transfer: _Transfer, what: int, now: float) -> None:
         core, sock = transfer.core, transfer.sock
@@ -388,7 +266,7 @@ class TftpLoop:
             self._advance(transfer, now)
             return
         except OSError as error:
-            self._fail(f"receive: {error.strerror}")
+            self._appliance.count_failed(f"receive: {error.strerror}")
             return
         burst = None if transfer.waiting or not transfer.is_segmented else core.receive_expected(data, now)
         if burst is None:
@@ -422,7 +300,9 @@ class TftpLoop:
             self._send(transfer)
             self._spin(core, now)
         for event in core.events():
-            self._finish(transfer, event, now)
+            for reason, count in core.ignored.items():
+                self._appliance.count_ignored(reason, count)
+            self._end(transfer, now, event)
             return
         deadline_s = core.next_timeout()
         if deadline_s is not None and deadline_s < transfer.armed_s:
@@ -441,7 +321,7 @@ class TftpLoop:
             except ConnectionRefusedError:
                 core.receive_refusal()  # told by the next timer or packet, at the latest
             except OSError as error:
-                if transfer.is_segmented and error.errno in _GSO_REFUSED:
+                if transfer.is_segmented and error.errno in GSO_REFUSED:
                     self._stop_segmenting(transfer)
                     waiting = transfer.waiting
                     continue
@@ -455,8 +335,7 @@ class TftpLoop:
         """The kernel does not cut bursts for this client's way (no checksum offload, a small MTU): one by one then."""
         assert transfer.sock is not None and transfer.core is not None
         transfer.is_segmented = False
-        with contextlib.suppress(OSError):
-            transfer.sock.setsockopt(socket.IPPROTO_UDP, _UDP_SEGMENT, 0)
+        stop_segmenting(transfer.sock)
         self._cut(transfer)
 
     def _cut(self, transfer: _Transfer) -> None:
@@ -475,8 +354,8 @@ class TftpLoop:
                 continue
             transfer.armed_s = float("inf")
             if transfer.core is None:
-                self._refuse(transfer.peer, build_error(ErrorCode.NOT_DEFINED, "the appliance is busy"))
-                self._end(transfer, now, "TransferFailed", "the appliance did not open the file in time")
+                self._deny(transfer.peer, NOT_OPENED_IN_TIME)
+                self._end(transfer, now, _failed(transfer, "the appliance did not open the file in time"))
                 continue
             try:
                 transfer.core.handle_timeout(now)
@@ -486,28 +365,15 @@ class TftpLoop:
 
     def _break_off(self, transfer: _Transfer, now: float) -> None:
         traceback.print_exc()
-        self._fail("transfer")
-        self._refuse(transfer.peer, build_error(ErrorCode.NOT_DEFINED, "the appliance failed: its log says why"))
-        self._end(transfer, now, "TransferFailed", "the appliance failed")
+        self._appliance.count_failed("transfer")
+        self._deny(transfer.peer, FAILED)
+        self._end(transfer, now, _failed(transfer, "the appliance failed"))
 
-    def _finish(self, transfer: _Transfer, event: TransferEvent, now: float) -> None:
+    def _end(self, transfer: _Transfer, now: float, event: TransferEvent) -> None:
         core = transfer.core
-        assert core is not None
-        for reason, count in core.ignored.items():
-            self._ignore(reason, count)
-        fields = {name: getattr(event, name) for name in event.__slots__}
-        self._end(transfer, now, type(event).__name__, **fields)
-
-    def _end(self, transfer: _Transfer, now: float, outcome: str, reason: str = "", **fields: object) -> None:
-        core = transfer.core
-        if outcome == "TransferFailed":
-            fields = {"bytes_acknowledged": 0, **fields, "reason": reason}
-        if self._is_dirty:  # whoever hears of the end can read what was counted until then
-            self._tell_counters(now)
-        self._tell({
-            "ended": transfer.number, "outcome": outcome, "fields": fields, "seconds": now - transfer.asked_s,
-            "block_bytes": core.block_bytes if core else 0, "blocks": core.blocks_acknowledged if core else 0,
-        })  # fmt: skip
+        self._appliance.tell_counters(now)  # whoever hears of the end can read what was counted until then
+        block_bytes, blocks = (core.block_bytes, core.blocks_acknowledged) if core else (0, 0)
+        self._appliance.tell_end(transfer.number, event, now - transfer.asked_s, block_bytes, blocks)
         self._drop(transfer)
 
     def _drop(self, transfer: _Transfer) -> None:
@@ -523,6 +389,10 @@ class TftpLoop:
         transfer.waiting = deque()
 
 
+def _failed(transfer: _Transfer, reason: str) -> TransferFailed:
+    return TransferFailed(reason, transfer.core.bytes_acknowledged if transfer.core else 0)
+
+
 def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # the appliance's to handle: we end with it, and tell the clients
         signal.signal(number, signal.SIG_IGN)
@@ -530,14 +400,12 @@ def main() -> None:
     requests = socket.socket(fileno=int(sys.argv[2]))
     control.setblocking(False)
     requests.setblocking(False)
-    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)  # a transfer needs two
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
-    with contextlib.suppress(OSError):  # not our right everywhere
-        os.setpriority(os.PRIO_PROCESS, 0, _NICE)
-    with contextlib.suppress(OSError):
-        requests.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _REQUEST_BUFFER_BYTES)
+    take_rights(requests)
     loop = TftpLoop(control, requests, ProcessOptions(**json.loads(sys.argv[3])))
+    try:
+        drop_rights()
+    except OSError as error:
+        print(f"the TFTP process keeps rights that it does not need: {error.strerror}", file=sys.stderr, flush=True)
     try:
         loop.run()
     finally:

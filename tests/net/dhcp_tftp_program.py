@@ -1,6 +1,7 @@
 """The boot services alone, as a program to be run inside a namespace; prints what happens, a JSON object a line.
 
 dhcp_tftp_program.py INTERFACE {server|proxy|tftp} [--pool FIRST LAST] [--lease SECONDS] [--files DIRECTORY]
+                     [--answer-within SECONDS]
 """
 
 import argparse
@@ -20,7 +21,7 @@ from netboot.model import BootClient, BootFile, Firmware, Ignored
 from netboot.services.counters import PacketCounters
 from netboot.services.dhcp import DhcpService
 from netboot.services.interface import Interface, find_interface
-from netboot.services.tftp import TransferReport, serve_tftp
+from netboot.services.tftp import ANSWER_WITHIN_S, TransferReport, serve_tftp
 from netboot.wire.dhcp import DhcpPacket
 
 
@@ -87,7 +88,13 @@ async def run(options: argparse.Namespace, interface: Interface) -> None:
 
     if options.service == "tftp":
         service = serve_tftp(
-            interface, open_file, counters=counters, on_transfer=tell_transfer, on_start=tell_start, ready=ready
+            interface,
+            open_file,
+            counters=counters,
+            on_transfer=tell_transfer,
+            on_start=tell_start,
+            ready=ready,
+            answer_within_s=options.answer_within,
         )
     else:
         if options.service == "proxy":
@@ -124,6 +131,7 @@ def main() -> int:
     parser.add_argument("--pool", nargs=2)
     parser.add_argument("--lease", type=int, default=3600)
     parser.add_argument("--files", type=Path)
+    parser.add_argument("--answer-within", type=float, default=ANSWER_WITHIN_S)
     options = parser.parse_args()
     code = 0
     try:

@@ -66,6 +66,15 @@ def test_service_without_root_gives_addresses_and_files(tmp_path: Path) -> None:
         client.run("curl", "-sSf", "-o", str(fetched), f"tftp://{server.ip}/bios/core.0")
         assert fetched.read_bytes() == (state / "data" / "boot" / INTERFACE / "bios" / "core.0").read_bytes()
         assert all(path.stat().st_uid == NOBODY for path in state.rglob("*"))
+        tasks = Path(f"/proc/{process.pid}/task").iterdir()
+        children = [number for task in tasks for number in (task / "children").read_text().split()]
+        statuses = [
+            Path(f"/proc/{number}/status").read_text()
+            for number in children
+            if b"tftp_process" in Path(f"/proc/{number}/cmdline").read_bytes()
+        ]
+        assert len(statuses) == 1
+        assert len(re.findall(r"^Cap(?:Inh|Prm|Eff|Amb):\s+0+$", statuses[0], re.MULTILINE)) == 4, statuses[0]
         # What an administrator makes as root meanwhile is the service's to read and to go on with.
         with tempfile.NamedTemporaryFile(suffix=".img") as disk:  # where everybody may read it
             disk.write(os.urandom(1 << 20))

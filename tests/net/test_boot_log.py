@@ -102,6 +102,22 @@ def test_boot_that_stops_midway_is_told_as_it_happens_and_afterwards(tmp_path: P
         assert [found["code"] for found in boot["diagnoses"]] == ["tftp-stopped"]
 
 
+def test_a_transfer_that_the_appliances_end_cuts_stands_in_the_log_afterwards(tmp_path: Path) -> None:
+    with Lan(2) as lan:
+        client, server = lan.hosts[1], lan.hosts[0].ip
+        with serving(lan.hosts[0], tmp_path) as served, fetching(client, lease(client), server, 37):
+            served.process.send_signal(signal.SIGTERM)
+            served.process.wait(20)
+        assert served.process.returncode == 0
+        with serving(lan.hosts[0], tmp_path) as served:
+            (boot,) = served.json("boot", "log", MAC)
+            said = served.roomcast("boot", "log", MAC).stdout
+    (fetch,) = [entry for entry in boot["entries"] if entry["kind"] == "fetch"]
+    assert (fetch["state"], fetch["blocks"], fetch["why"]) == ("failed", 37, "the appliance is shutting down")
+    assert [found["code"] for found in boot["diagnoses"]] == ["tftp-cut"]
+    assert "we ended TFTP of bios/core.0 after block 37: the appliance is shutting down" in said
+
+
 def test_everything_that_got_no_answer_is_told_with_its_reason(tmp_path: Path) -> None:
     with Lan(2) as lan, serving(lan.hosts[0], tmp_path) as served:
         client, server = lan.hosts[1], lan.hosts[0].ip

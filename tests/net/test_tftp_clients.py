@@ -264,6 +264,23 @@ def test_a_bad_option_is_ignored(lan: Lan, server: Running, words: tuple[str, st
         assert server.wait_for(lambda told: "path" in told)["outcome"] == "TransferFinished"
 
 
+def test_a_mode_that_is_not_served_is_error_4_and_told_with_its_name(lan: Lan, server: Running) -> None:
+    with a_socket(lan.hosts[1]) as client:
+        client.sendto(a_request("f513", mode="mail"), (SERVER, 69))
+        packet, _ = receive(client)
+    assert packet == Error(4, "mode is not served: ask for octet")
+    report = server.wait_for(lambda told: told.get("path") == "f513")
+    assert (report["size"], "'mail'" in report["detail"]) == (-1, True), report
+
+
+def test_a_text_too_large_to_be_converted_is_refused(lan: Lan, server: Running) -> None:
+    with a_socket(lan.hosts[1]) as client:
+        client.sendto(a_request(f"f{LARGE}", mode="netascii"), (SERVER, 69))
+        packet, _ = receive(client)
+    assert isinstance(packet, Error)
+    assert f"too large for netascii: {LARGE} bytes" in server.wait_for(lambda told: "path" in told)["detail"]
+
+
 def test_a_repeated_request_does_not_start_a_second_transfer(lan: Lan, server: Running) -> None:
     with a_socket(lan.hosts[1]) as client:
         for _ in range(3):

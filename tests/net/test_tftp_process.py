@@ -81,6 +81,33 @@ def test_a_process_that_is_killed_is_started_again_and_its_transfers_are_told_as
     assert server.counters()["failed"] == {"process": 1}
 
 
+def test_a_process_that_hangs_is_killed_and_another_serves_what_waits(lan: Lan, files: Path, tmp_path: Path) -> None:
+    with running(lan.hosts[0], "tftp", "--files", str(files), "--answer-within", "1") as program:
+        with a_socket(lan.hosts[1]) as client:
+            begin(client, "large")
+            first = tftp_process(program)
+            os.kill(first, signal.SIGSTOP)
+            report = program.wait_for(lambda told: told.get("path") == "large")
+        assert (report["outcome"], "process ended" in report["detail"]) == ("TransferFailed", True)
+        lan.hosts[1].run(*by_curl("small", tmp_path / "small"))
+        assert digest(tmp_path / "small") == digest(files / "small")
+        assert tftp_process(program) != first
+        assert not Path(f"/proc/{first}").exists()
+        assert program.counters()["failed"] == {"process": 1}
+
+
+def test_the_process_goes_first_and_keeps_no_right(server: Running) -> None:
+    process = tftp_process(server)
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+        assert int(status[name], 16) == 0, name
+    assert status["Uid"].split() == status["Gid"].split() == ["65534"] * 4
+    assert (status["Groups"].strip(), status["NoNewPrivs"]) == ("", "1")
+    assert os.getpriority(os.PRIO_PROCESS, process) == -10
+    limits = Path(f"/proc/{process}/limits").read_text()
+    assert re.search(r"^Max open files\s+(\d+)\s+\1\s", limits, re.MULTILINE), limits
+
+
 def test_a_polite_signal_to_the_process_alone_breaks_no_transfer(lan: Lan, server: Running, files: Path) -> None:
     with a_socket(lan.hosts[1]) as client:
         packet, transfer = begin(client, "small")
