@@ -204,21 +204,23 @@ def _never_fetched(story: _Story) -> Diagnosis | None:
 
 def _wrong_program(story: _Story) -> Diagnosis | None:
     """BIOS asked for a program of UEFI, or the other way round: its file is not ours to tell."""
-    archs = [exchange.arch for _, exchange in story.exchanges() if exchange.arch >= 0]
-    if not archs:
-        return None
-    is_bios = is_bios_arch(archs[-1])
-    wrong = _UEFI_PROGRAM if is_bios else _BIOS_PROGRAM
-    fetch = next((f for f in story.fetches() if wrong.fullmatch(f.path)), None)
-    if fetch is None:
-        return None
-    made_for = "UEFI" if is_bios else "BIOS"
-    return Diagnosis(
-        "wrong-program",
-        Severity.ERROR,
-        f"it asked as {arch_words(archs[-1])} and fetches {shown(fetch.path)}, which is for {made_for}",
-        "another DHCP server names this file: take option 67 (filename) out of it, or let it tell them apart",
-    )
+    arch = -1  # of whoever fetches: firmware may try UEFI and BIOS in one boot, one after the other
+    for entry in story.boot.entries:
+        match entry.event:
+            case Exchange(is_firmware=True, arch=asked) if asked >= 0:
+                arch = asked
+            case Fetch(path=path) if arch >= 0:
+                is_bios = is_bios_arch(arch)
+                if (_UEFI_PROGRAM if is_bios else _BIOS_PROGRAM).fullmatch(path):
+                    made_for = "UEFI" if is_bios else "BIOS"
+                    return Diagnosis(
+                        "wrong-program",
+                        Severity.ERROR,
+                        f"it asked as {arch_words(arch)} and fetches {shown(path)}, which is for {made_for}",
+                        "another DHCP server names this file: take option 67 (filename) out of it, or let it tell "
+                        "them apart",
+                    )
+    return None
 
 
 def _stopped(story: _Story) -> Diagnosis | None:
@@ -389,21 +391,29 @@ def _agent_says(story: _Story) -> Diagnosis | None:
 
 def _returned(story: _Story) -> Diagnosis | None:
     """It was sent to its own disk, and is back."""
-    before = story.earlier[-1:] if not story.over else [story.boot]
-    after_s = story.boot.started_s if not story.over else story.boot.next_s
-    if not before or after_s is None or not 0 <= after_s - before[0].last_s < RETURN_S:
+    if not story.earlier or not _came_back(story.earlier[-1], story.boot) or _loop(story):
         return None
-    steps = [e.event for e in before[0].entries if isinstance(e.event, Configured | Registered | Agent)]
-    match steps[-1] if steps else None:
-        case Configured(told=Told.LOCAL) | Agent(step=AgentStep.LOCAL):
-            return Diagnosis(
-                "disk-returned",
-                Severity.WARNING,
-                f"it was told to start its own disk, and {after_s - before[0].last_s:.0f} s later it asked the network "
-                "again: its disk does not start",
-                "read its screen; check that its disk holds a boot loader for this firmware, or deploy an image to it",
-            )
-    return None
+    after_s = story.boot.started_s - story.earlier[-1].last_s
+    return Diagnosis(
+        "disk-returned",
+        Severity.WARNING,
+        f"it was told to start its own disk, and {after_s:.0f} s later it asked the network again: most likely its "
+        "disk does not start",
+        "read its screen; check that its disk holds a boot loader for this firmware, or deploy an image to it",
+    )
+
+
+def _came_back(before: BootRecord, after: BootRecord) -> bool:
+    """Whether GRUB was told to start the disk, and the same device of the firmware's boot order asked again at once.
+
+    The agent's own way home is a restart, which asks the network again; another device may stand before the disk.
+    """
+    steps = [e.event for e in before.entries if isinstance(e.event, Configured | Registered | Agent)]
+    if not steps or not isinstance(steps[-1], Configured) or steps[-1].told is not Told.LOCAL:
+        return False
+    kinds, asks = {attempt_of(x) for x in _firmware(before)}, _firmware(after)[:1]
+    is_same_device = not kinds or not asks or attempt_of(asks[0]) in kinds
+    return is_same_device and 0 <= after.started_s - before.last_s < RETURN_S
 
 
 def _disk_failed(story: _Story) -> Diagnosis | None:
@@ -421,14 +431,19 @@ def _disk_failed(story: _Story) -> Diagnosis | None:
 
 
 def _loop(story: _Story) -> Diagnosis | None:
+    """Not: a machine that is started often, and comes to its disk or to its agent each time."""
+    if story.reached >= Phase.REGISTERED:
+        return None
+    is_local = any(isinstance(e.event, Configured) and e.event.told is Told.LOCAL for e in story.boot.entries)
     count, next_one = 1, story.boot
     for boot in reversed(story.earlier):
         if furthest(boot) != story.reached or next_one.started_s - boot.started_s > LOOP_GAP_S:
             break
+        if is_local and not _came_back(boot, next_one):
+            break
         count, next_one = count + 1, boot
     if count < LOOP_BOOTS:
         return None
-    is_local = any(isinstance(e.event, Configured) and e.event.told is Told.LOCAL for e in story.boot.entries)
     next_step = (
         "its own disk does not start: check its boot order and its disk"
         if is_local
@@ -443,7 +458,10 @@ def _other_firmware(story: _Story) -> Diagnosis | None:
         return None
     text = f"it asks as {arch_words(now[0][1].arch)}, and asked as {arch_words(before[0].arch)} the last time"
     return Diagnosis(
-        "arch-changed", Severity.WARNING, text, "its setup was changed (CSM, Legacy): its disk may not start"
+        "arch-changed",
+        Severity.WARNING,
+        text,
+        "its setup was changed (CSM, Legacy), or it tries both: a disk installed the one way may not start the other",
     )
 
 

@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
 
     @group.command()
     def log(
-        machine: Annotated[str, typer.Argument(metavar="MACHINE", help="Its name, a MAC, or its address.")] = "",
+        machine: Annotated[
+            str, typer.Argument(metavar="MACHINE", help="Its name, a MAC, its address, or how its UUID begins.")
+        ] = "",
         ignored: Annotated[bool, typer.Option("--ignored", help="What got no answer, of all machines.")] = False,
         follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the machine does.")] = False,
         socket: Socket = None,
@@ -41,7 +43,7 @@ def register(app: typer.Typer) -> None:
         if ignored and (machine or follow):
             raise UserError("--ignored tells of all machines: leave MACHINE and --follow away")
         if not ignored and (not machine or "/" in machine or machine in (".", "..") or len(machine) > 63):
-            raise UserError("name a machine: its name, a MAC or its address; or ask for --ignored")
+            raise UserError("name a machine: its name, a MAC, its address or how its UUID begins; or ask for --ignored")
         path = f"/api/v1/boot-log/machines/{quote(machine, safe='')}"
         with ApplianceClient(socket) as appliance:
             if ignored:

@@ -9,6 +9,8 @@ from netboot.bootlog.documents import boot_document
 from netboot.bootlog.events import parse_mac
 from netboot.bootlog.timeline import BootRecord
 from netboot.bootlog.words import firmware_of, lines_of, shown, summary_of
+from netboot.deployment.near_names import MOST_NEAR, by_uuid, near_names
+from netboot.deployment.records import Machine
 from netboot.errors import UnknownError
 from netboot.persistence.boot_log import BootRepository
 from netboot.persistence.database import Database
@@ -35,18 +37,35 @@ class BootHistory:
         """With the time of the last event, by MAC."""
 
     async def macs(self, name: str) -> set[str]:
-        """The MACs of a machine by its name, a MAC in any spelling, or its address. Raises UnknownError."""
+        """The MACs of a machine by its name, a MAC in any spelling, its address, or the beginning of its system UUID.
+
+        Raises UnknownError, which names machines that may be meant.
+        """
         mac = parse_mac(name)
         try:
             machine = await self._database.run(self._machines.find, mac or name)
         except UnknownError:
             mac = mac or self.recorder.mac_at(name)
-            if mac is None:
-                raise UnknownError(
-                    f"no machine {shown(name)}: name it by its MAC, or see `roomcast machine list`"
-                ) from None
-            return {mac}
+            if mac is not None:
+                return {mac}
+            machine = await self._meant(name)
         return {machine.inventory.boot_mac, *(nic.mac for nic in machine.inventory.nics)}
+
+    async def _meant(self, name: str) -> Machine:
+        machines = await self._database.run(self._machines.all)
+        match by_uuid(name, machines):
+            case [machine]:
+                return machine
+            case []:
+                near = near_names(name, [machine.name for machine in machines])
+                hint = f"did you mean {' or '.join(near)}? " if near else ""
+                raise UnknownError(
+                    f"no machine {shown(name)}: {hint}name it by its MAC, or see `roomcast machine list`"
+                )
+            case several:
+                names = ", ".join(machine.name for machine in several[:MOST_NEAR])
+                more = f" and {len(several) - MOST_NEAR} more" if len(several) > MOST_NEAR else ""
+                raise UnknownError(f"{len(several)} machines have a UUID that begins with {shown(name)}: {names}{more}")
 
     async def boots(self, macs: set[str], count: int = 1) -> list[dict[str, Any]]:
         """The last boots, the oldest first, as JSON can tell them."""

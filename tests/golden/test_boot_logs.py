@@ -9,13 +9,15 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from netboot.bootlog.diagnosis import diagnose
+from netboot.bootlog.diagnosis import Severity, diagnose
 from netboot.bootlog.documents import boot_document, parse_boot
+from netboot.bootlog.events import Entry, Fetch, FetchState
 from netboot.bootlog.timeline import BootLog, BootRecord
 from netboot.cli.boot import _show
 from netboot.deployment.boot_log import boot_view
@@ -90,6 +92,25 @@ def test_events_of_a_recorded_boot_fall_into_the_same_boots_again(path: Path) ->
 def test_what_was_wrong_with_a_recorded_boot_is_found(name: str, codes: list[str]) -> None:
     boot = recorded(BOOTS / f"{name}.json")[-1]
     assert [found.code for found in diagnose(boot, boot.last_s + LATER_S)] == codes
+
+
+@pytest.mark.parametrize("name", ["seabios-deploy", "seabios-own-disk"])
+def test_at_no_moment_of_a_boot_that_goes_well_anything_is_wrong(name: str) -> None:
+    boots = recorded(BOOTS / f"{name}.json")
+    for number, boot in enumerate(boots):
+        for seen in range(1, len(boot.entries)):
+            comes = boot.entries[seen]
+            entries = (*boot.entries[:seen], *on_its_way(comes))
+            found = diagnose(replace(boot, entries=entries, next_s=None), comes.at_s - 0.001, boots[:number])
+            assert [each for each in found if each.severity is not Severity.NOTE] == [], entries[-1]
+
+
+def on_its_way(entry: Entry) -> Iterator[Entry]:
+    """The beginning of a transfer, whose place its end has taken."""
+    if isinstance(entry.event, Fetch) and entry.event.state is FetchState.DONE:
+        began_s = entry.at_s - entry.event.seconds
+        running = Fetch(entry.event.transport, entry.event.path, FetchState.RUNNING, entry.event.size)
+        yield replace(entry, event=running, at_s=began_s, last_s=began_s)
 
 
 if __name__ == "__main__":

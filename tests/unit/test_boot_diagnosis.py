@@ -209,7 +209,7 @@ def boots_in_a_loop(scene: Scene) -> None:
     for _ in range(LOOP_BOOTS):
         scene.lease()
         scene.grub(BootKind.LOCAL)
-        scene.wait(120)
+        scene.wait(40)
 
 
 def setup_was_changed(scene: Scene) -> None:
@@ -464,3 +464,52 @@ def test_earlier_boots_are_judged_by_what_came_after_them(scene: Scene) -> None:
     first, second = scene.boots()
     assert [d.code for d in diagnose(first, START_S + 9e6)] == ["tftp-stopped"]
     assert second.started_s == first.next_s
+
+
+def test_machine_that_people_start_often_is_in_no_loop(scene: Scene) -> None:
+    for _ in range(6):
+        scene.lease()
+        scene.grub(BootKind.LOCAL)
+        scene.wait(120)
+        assert scene.diagnoses() == []
+
+
+def test_machine_that_gets_one_task_after_the_other_is_in_no_loop(scene: Scene) -> None:
+    for _ in range(6):
+        scene.lease()
+        scene.grub()
+        scene.agent_loaded()
+        scene.registered()
+        scene.agent(AgentStep.SUCCEEDED)
+        scene.wait(120)
+        assert scene.diagnoses() == []
+
+
+def test_machine_that_the_agent_sends_home_restarts_and_has_a_disk_that_starts(scene: Scene) -> None:
+    scene.lease()
+    scene.grub()
+    scene.agent_loaded()
+    scene.registered()
+    scene.agent(AgentStep.LOCAL)
+    scene.wait(15)
+    scene.lease()
+    scene.grub(BootKind.LOCAL)
+    assert scene.diagnoses() == []
+
+
+def test_next_device_of_the_boot_order_is_no_disk_that_does_not_start(scene: Scene) -> None:
+    scene.lease(7)
+    scene.tftp("uefi/shimx64.efi")
+    scene.told(BootKind.LOCAL, Way.EXIT)
+    scene.wait(5)
+    scene.lease(16)
+    assert len(scene.boots()) == 2
+    assert "disk-returned" not in [found.code for found in scene.diagnoses()]
+
+
+def test_firmware_that_tries_uefi_and_then_bios_fetches_no_wrong_program(scene: Scene) -> None:
+    scene.lease(7)
+    scene.tftp("uefi/shimx64.efi", until=37)
+    scene.lease(0)
+    scene.grub()
+    assert [found.code for boot in scene.boots() for found in diagnose(boot, scene.now)] == []

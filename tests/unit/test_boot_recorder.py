@@ -248,6 +248,31 @@ async def test_boots_are_found_by_name_mac_and_address(scene: Scene) -> None:
 
 
 @in_a_loop
+async def test_boots_are_found_by_how_a_uuid_begins_and_names_that_may_be_meant_are_told(scene: Scene) -> None:
+    machines = MachineRepository(scene.database)
+    history = BootHistory(scene.database, machines, scene.repository, scene.recorder)
+    for number, uuid in enumerate(
+        ("4c4c4544-0001", "4c4c4544-0002", "4c4c4544-0003", "4c4c4544-0004", "03000200-0400")
+    ):
+        mac = f"52:54:00:00:07:0{number}"
+        machines.register(an_inventory(mac, system_uuid=f"{uuid}-4000-8000-000000000000"), "digest", 5.0)
+        machines.rename(mac, f"room7-pc-{number}")
+    assert await history.macs("03000200") == {"52:54:00:00:07:04"}
+    assert await history.macs("4C4C4544-0002-4") == {"52:54:00:00:07:01"}
+    several = "4 machines have a UUID that begins with 4c4c: room7-pc-0, room7-pc-1, room7-pc-2 and 1 more"
+    with pytest.raises(UnknownError, match=several):
+        await history.macs("4c4c")
+    with pytest.raises(UnknownError, match="no machine 030: name it"):
+        await history.macs("030")
+    with pytest.raises(UnknownError, match="no machine room7-cp-4: did you mean room7-pc-4 or "):
+        await history.macs("room7-cp-4")
+    with pytest.raises(UnknownError, match="no machine pc-3: did you mean room7-pc-3"):
+        await history.macs("pc-3")
+    with pytest.raises(UnknownError, match="no machine printer: name it by its MAC"):
+        await history.macs("printer")
+
+
+@in_a_loop
 async def test_boots_in_memory_and_on_the_disk_are_one_list(scene: Scene) -> None:
     history = BootHistory(scene.database, MachineRepository(scene.database), scene.repository, scene.recorder)
     scene.lease()
