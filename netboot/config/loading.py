@@ -25,6 +25,19 @@ FILE_VARIABLE = "ROOMCAST_CONFIG"
 """Names the file, as the flag --config does."""
 
 
+_SYNTAX_HINTS = (
+    ("Illegal character '\\n'", ': close the text with " on the same line'),
+    ("Unterminated string", ': close the text with "'),
+    ("Invalid value", ': texts and addresses stand in "quotes", lists in [ ]'),
+    ("Expected newline", ': texts and addresses stand in "quotes", one setting a line'),
+    ("Cannot overwrite a value", ": this setting stands here twice"),
+    ("Cannot declare", ": this table stands here twice; [[subnet]] and [[reservation]] have two brackets"),
+    ("Invalid statement", ': settings are written name = "value"'),
+    ("Expected '='", ': settings are written name = "value"'),
+)
+"""A word of tomllib's, and what to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """The file as it was read."""
@@ -127,19 +140,23 @@ class _Values:
 def read_document(path: Path, *, required: bool) -> Document | None:
     """Read a file; None when it is not there and need not be. Raises UserError, for bad TOML with the line."""
     try:
-        text = path.read_bytes().decode()
+        text = path.read_bytes().decode("utf-8-sig")  # Windows editors put a mark before the text
         tree = tomllib.loads(text)
     except FileNotFoundError:
         if required:
-            raise UserError(f"{path}: no such configuration file") from None
+            raise UserError(f"{path}: no such configuration file; docs/configuration.md tells of it") from None
         return None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([_syntax_mistake(path, str(error))]) from error
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise ConfigError([Mistake(f"{path}:{line}", "", "not UTF-8 text")]) from error
+        raise ConfigError([Mistake(f"{path}:{line}", "", "not UTF-8 text: save the file as UTF-8")]) from error
     except RecursionError as error:
         raise ConfigError([Mistake(str(path), "", "brackets are nested too deep")]) from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path}: a directory: name the file in it") from error
+    except PermissionError as error:
+        raise UserError(f"{path}: {error.strerror}: run it with sudo, or let this user read the file") from error
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from error
     return Document(path, tree, find_lines(text))
@@ -149,9 +166,10 @@ def _syntax_mistake(path: Path, message: str) -> Mistake:
     """tomllib tells its place as "(at line 3, column 5)" or "(at end of document)"."""
     what, _, where = message.rpartition(" (at line ")
     line, _, column = where.rstrip(")").partition(", column ")
+    hint = next((hint for word, hint in _SYNTAX_HINTS if word in message), "")
     if what and line.isdecimal():
-        return Mistake(f"{path}:{line}", "", f"no TOML: {what} (column {column})")
-    return Mistake(str(path), "", f"no TOML: {message}")
+        return Mistake(f"{path}:{line}", "", f"no TOML: {what} (column {column}){hint}")
+    return Mistake(str(path), "", f"no TOML: {message}{hint}")
 
 
 def _warnings(settings: Settings, places: Mapping[str, str], environment: Mapping[str, str]) -> tuple[str, ...]:

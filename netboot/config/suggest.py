@@ -7,6 +7,6 @@ LONGEST_TYPED = 64
 
 
 def suggest(typed: str, known: Iterable[str]) -> str:
-    """`; did you mean NAME?`, or nothing when no known name is near."""
+    """`; did you mean NAME?`, or where they are listed when no known name is near."""
     near = get_close_matches(typed[:LONGEST_TYPED].replace("_", "-").lower(), list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
+    return f"; did you mean {near[0]}?" if near else "; docs/configuration.md lists them"

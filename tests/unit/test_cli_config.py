@@ -56,7 +56,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         "http-port: 0 is not in 1 to 65535",
         "pool: 10.0.0.9 is above 10.0.0.5",
         "router: 'gateway' is not an IPv4 address",
-        "tpyo: no such setting",
+        "tpyo: no such setting; docs/configuration.md lists them",
         "lease-s: True is not a whole number",
         "interfaces: missing",
     ):

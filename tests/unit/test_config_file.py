@@ -10,6 +10,7 @@ from netboot.config import ConfigError, Mode, ReservationSettings, Settings, Sub
 from netboot.config.check import Placed, check_own_networks
 from netboot.config.keys import KEYS, RESERVATION_KEYS, SUBNET_KEYS
 from netboot.config.loading import Loaded, load
+from netboot.errors import UserError
 
 WHOLE = """\
 interfaces = ["eth1", "eth2"]
@@ -135,7 +136,7 @@ mac = "52:54:00:00:00:03"
 address = "10.1.0.255"
 """
     assert mistakes(file, text) == [
-        "line 2: tpyo: no such setting",
+        "line 2: tpyo: no such setting; docs/configuration.md lists them",
         "line 3: data-port-base: control ports 7101 to 7199 overlap data ports 7050 to 7305",
         "line 6: subnet[1].pools[2]: 10.1.0.150-10.1.0.160 overlaps 10.1.0.100-10.1.0.150",
         "line 6: subnet[1].pools[3]: 10.1.0.0-10.1.0.9 is not inside 10.1.0.1-10.1.0.254",
@@ -189,6 +190,10 @@ def test_pool_needs_a_network_without_a_subnet_of_its_own(file: Path) -> None:
         (b'mode = "a"\nmode = "b"\n', ":2: no TOML: Cannot overwrite a value (column 11)"),
         (b"# x\n[[subnet]\n", ":2: no TOML: "),
         (b'x = "', ": no TOML: "),
+        (b'mode = "proxy\nx = 1\n', ":1: no TOML: Illegal character '\\n' (column 14): close the text with \""),
+        (b"router = 10.0.0.1\n", 'texts and addresses stand in "quotes"'),
+        (b"[subnet]\n[subnet]\n", ":2: no TOML: Cannot declare"),
+        (b"mode server\n", 'settings are written name = "value"'),
         (b"# \xff\xfe\n", ":1: not UTF-8 text"),
         (b"#\n# \xff\n", ":2: not UTF-8 text"),
         (b"x = " + b"[" * 20000, "nested too deep"),
@@ -200,6 +205,17 @@ def test_what_is_no_toml_is_told_with_its_line(file: Path, text: bytes, told: st
         load({}, file, {})
     (mistake,) = error.value.mistakes
     assert str(file) in str(mistake) and told in str(mistake)
+
+
+def test_a_file_from_an_editor_of_windows_is_read(file: Path) -> None:
+    file.write_bytes(b'\xef\xbb\xbfinterfaces = ["eth1"]\r\nlease-s = 700\r\n')
+    loaded = load({}, file, {})
+    assert loaded.settings.lease_s == 700 and loaded.places["lease_s"] == f"{file}:2"
+
+
+def test_a_directory_in_place_of_the_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a directory: name the file in it"):
+        load({}, tmp_path, {})
 
 
 def test_flag_goes_before_variable_before_file_before_default(file: Path) -> None:
