@@ -163,6 +163,8 @@ def test_a_file_goes_out_whole_and_its_headers_are_spelled_as_grub_compares_them
             assert answer.headers["Content-Length"] == str(len(KERNEL))
             assert {"Etag", "Last-Modified", "Accept-Ranges"} <= {*answer.headers}
             assert "Transfer-Encoding" not in answer.headers
+            async with asyncio.timeout(WAIT_S):
+                await room.fetches.ended.wait()  # the client may have all of it before the log hears so
             assert room.fetches.lines == [
                 "started 127.0.0.1 agent/vmlinuz 1024000",
                 "ended 127.0.0.1 agent/vmlinuz 1024000 whole",
