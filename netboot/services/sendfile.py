@@ -5,12 +5,13 @@ disk when the page cache lacks a file, so threads call it: the event loop, with 
 """
 
 import asyncio
+import contextlib
 import io
 import os
 import select
 import socket
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import h11
@@ -98,14 +99,14 @@ class FileSender:
 
     async def _in_thread(self, sock: socket.socket, file: io.FileIO, offset: int, count: int) -> int:
         """Sends on descriptors of its own: who is cancelled here closes his while the thread goes on."""
-        descriptors = os.dup(sock.fileno()), os.dup(file.fileno())
-        sending = self._threads.submit(_push, self._sendfile, *descriptors, offset, count)
-
-        def close(_: Future[int]) -> None:
-            for descriptor in descriptors:
-                os.close(descriptor)
-
-        sending.add_done_callback(close)
+        with contextlib.ExitStack() as opened:
+            to = os.dup(sock.fileno())
+            opened.callback(os.close, to)
+            source = os.dup(file.fileno())
+            opened.callback(os.close, source)
+            sending = self._threads.submit(_push, self._sendfile, to, source, offset, count)
+            threads_own = opened.pop_all()
+        sending.add_done_callback(lambda _: threads_own.close())
         return await asyncio.wrap_future(sending)
 
 
