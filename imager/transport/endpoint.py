@@ -20,13 +20,15 @@ _UDP_GRO = 104
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 
-_SEND_BUFFER = 4 << 20
+_SEND_BUFFER = 256 << 10
+"""Below what a network card's queue holds: a sender that is faster than its line waits, instead of losing there."""
 _RECEIVE_BUFFER = 32 << 20
 _CONTROL_BUFFER = 4 << 20
 _DATAGRAM_BYTES = 65536
 """Longest that one receive can give: an IPv4 datagram, or what GRO joins."""
-_READS = 6
-"""Receives into one batch."""
+_BATCH_BYTES = 6 * _DATAGRAM_BYTES
+_READS = 64
+"""Receives into one batch at most: after losses the kernel joins few packets, and gives them in small pieces."""
 _NO_WAY_OUT = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENODEV, errno.EADDRNOTAVAIL})
 
 
@@ -117,10 +119,12 @@ class GroupReceiver:
         except BaseException:
             self._socket.close()
             raise
-        self._buffer = np.zeros(_READS * _DATAGRAM_BYTES, np.uint8)
+        self._buffer = np.zeros(_BATCH_BYTES, np.uint8)
         self._view = self._buffer.data
         self.foreign = 0
         """Datagrams of another length: not of the cast."""
+        self.is_drained = False
+        """The last batch took all that had arrived."""
 
     def _enable_gro(self) -> bool:
         try:
@@ -144,6 +148,7 @@ class GroupReceiver:
         end = 0
         room = len(self._view) - _DATAGRAM_BYTES
         receive_into = self._socket.recv_into
+        self.is_drained = True
         with contextlib.suppress(BlockingIOError):
             for _ in range(_READS):  # bounded: foreign datagrams do not advance `end`
                 if end > room:
@@ -153,6 +158,7 @@ class GroupReceiver:
                 if foreign or not got:
                     self.foreign += 1
                 end += got - foreign
+            self.is_drained = False
         return self._buffer[:end].reshape(-1, PACKET_BYTES)
 
     def close(self) -> None:

@@ -80,7 +80,7 @@ class ReceivingLoop:
             if group in ready:
                 packets = self._group.receive()
                 session.receive_datagrams(packets, now)
-                few = len(packets) < _FEW_PACKETS
+                few = self._group.is_drained and len(packets) < _FEW_PACKETS
             if control in ready:
                 self._read_control(now)
             if self._connection.fileno() in ready:

@@ -117,6 +117,20 @@ class TestEndpoint:
         assert 0 < receiver.foreign < 100
         receiver.close()
 
+    def test_what_came_in_small_pieces_is_taken_many_at_a_time_and_what_is_left_is_known(self) -> None:
+        receiver = GroupReceiver(GROUP, port := a_port(), LOOPBACK, use_gro=False)
+        sender = GroupSender(GROUP, port, LOOPBACK, ttl=0, use_gso=False)
+        for _ in range(3):
+            sender.send(some_packets(40))
+        taken = []
+        while not taken or not receiver.is_drained:
+            select.select([receiver], [], [], 5)
+            taken.append(len(receiver.receive()))
+        assert sum(taken) == 120
+        assert len(taken) < 4
+        receiver.close()
+        sender.close()
+
     def test_an_interface_that_does_not_exist_is_one_clear_line(self) -> None:
         assert interface_address("lo") == LOOPBACK
         with pytest.raises(CastError, match="there is no interface nope0"):
