@@ -1,0 +1,225 @@
+"""Programs that cast one file to many, measured side by side: `roomcast send`, udpcast, UFTP, and the machine's limit.
+
+Each is timed from its sender's start until its last receiver holds the file, which is then compared. The limit is what
+the same super-packets and receives give when nobody looks at what is in them.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from blake3 import blake3
+
+from classroom.cast_room import INTERFACE, CastRoom, inside
+from classroom.errors import LabError
+from classroom.processes import last_lines
+from classroom.run import Run
+from imager.programs import run as run_program
+
+ROOMCAST = Path(sys.executable).parent / "roomcast"
+_START_S = 60.0
+_SETTLE_S = 0.5
+_TIMEOUT_S = 300.0
+_POLL_S = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Casting:
+    """One file that was cast to some receivers."""
+
+    file_bytes: int
+    seconds_each: tuple[float, ...]
+    """From the sender's start until each receiver held it."""
+    wire_bytes: int
+    """Ethernet frames that left the sender."""
+    sender_cpu_s: float
+    receiver_cpu_s: float
+    """Of all receivers. Neither has what the kernel does in interrupts."""
+    cast_s: float | None
+    """From the first packet until the last receiver was done, where the sender says it."""
+
+    @property
+    def seconds(self) -> float:
+        return max(self.seconds_each)
+
+    @property
+    def goodput_bps(self) -> float:
+        return self.file_bytes * 8 / self.seconds
+
+    @property
+    def wire_share(self) -> float:
+        """Bytes on the sender's line for each byte of the file."""
+        return self.wire_bytes / self.file_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """How a program is used: for a file and so many receivers, and for one receiver's output and number."""
+
+    name: str
+    send: Callable[[Path, int], list[str]]
+    receive: Callable[[Path, int], list[str]]
+    sender_knows: bool = False
+    """Its receivers are daemons that never end: the sender's end is the end."""
+
+
+def _udpcast_send(source: Path, receivers: int) -> list[str]:
+    words = ["--interface", INTERFACE, "--portbase", "9000", "--min-receivers", str(receivers), "--nopointopoint"]
+    return ["udp-sender", "--file", str(source), *words, "--nokbd", "--no-progress"]
+
+
+def _udpcast_receive(output: Path, _: int) -> list[str]:
+    words = ["--interface", INTERFACE, "--portbase", "9000", "--exit-wait", "100", "--rcvbuf", "4194304"]
+    return ["udp-receiver", "--file", str(output), *words, "--nokbd", "--no-progress"]
+
+
+def _uftp_send(source: Path, receivers: int) -> list[str]:
+    names = ",".join(f"0x{number:08X}" for number in range(1, receivers + 1))
+    return ["uftp", "-I", INTERFACE, "-H", names, "-R", "-1", "-b", "1440", "-B", "8388608", str(source)]
+
+
+def _uftp_receive(output: Path, number: int) -> list[str]:
+    words = ["-D", str(output.parent), "-U", f"0x{number:08X}", "-q", "-B", "8388608"]
+    return ["uftpd", "-d", "-I", INTERFACE, *words]
+
+
+def _roomcast_send(source: Path, receivers: int) -> list[str]:
+    return [str(ROOMCAST), "send", str(source), "-i", INTERFACE, "--min-receivers", str(receivers), "--quiet"]
+
+
+def _roomcast_receive(output: Path, _: int) -> list[str]:
+    return [str(ROOMCAST), "receive", "--output", str(output), "-i", INTERFACE, "--quiet"]
+
+
+TOOLS = {
+    tool.name: tool
+    for tool in (
+        Tool("roomcast", _roomcast_send, _roomcast_receive),
+        Tool("udpcast", _udpcast_send, _udpcast_receive),
+        Tool("UFTP", _uftp_send, _uftp_receive, sender_knows=True),
+    )
+}
+
+
+class _Process:
+    """A program whose end and CPU time are asked for; it is killed at the end of the block that it is in."""
+
+    def __init__(self, namespace: str, command: Sequence[str], log: Path, stack: ExitStack) -> None:
+        self._log = log
+        self._command = command
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [*inside(namespace), *command], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            )
+        self.cpu_s = 0.0
+        self.has_ended = False
+        stack.callback(self.end)
+
+    def look(self) -> bool:
+        """Whether it has ended. Raises LabError when it has ended badly."""
+        if self.has_ended:
+            return True
+        pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
+        if not pid:
+            return False
+        self._note(status, usage.ru_utime + usage.ru_stime)
+        if status:
+            raise LabError(f"`{' '.join(self._command)}` ended with {status}; see {self._log}", last_lines(self._log))
+        return True
+
+    def _note(self, status: int, cpu_s: float) -> None:
+        self.has_ended = True
+        self.cpu_s = cpu_s
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+
+    def end(self) -> None:
+        if not self.has_ended:
+            self._process.terminate()
+            _, status, usage = os.wait4(self._process.pid, 0)
+            self._note(status, usage.ru_utime + usage.ru_stime)
+
+
+def cast(lab: Run, room: CastRoom, tool: Tool, source: Path) -> Casting:
+    """Cast a file to all receivers of the room, and compare what they got. Raises LabError when one has not got it."""
+    directory = source.parent / f"cast-{time.monotonic_ns()}"
+    outputs = [directory / str(number) / source.name for number in range(1, len(room.receivers) + 1)]
+    for output in outputs:
+        output.parent.mkdir(parents=True)
+    log = lab.logs / f"{directory.name}-{tool.name}.log"
+    sender_log = log.with_suffix(".sender.log")
+    try:
+        with ExitStack() as stack:
+            receivers = [
+                _Process(namespace, tool.receive(output, number), log, stack)
+                for number, (namespace, output) in enumerate(zip(room.receivers, outputs, strict=True), 1)
+            ]
+            _wait_until_listening(room, receivers)
+            sent_before, began = room.sent_bytes(), time.monotonic()
+            sender = _Process(room.sender, tool.send(source, len(outputs)), sender_log, stack)
+            ended = _ends([sender] if tool.sender_knows else receivers, sender, began)
+            wire_bytes = room.sent_bytes() - sent_before
+            for receiver in receivers:
+                receiver.end()
+            cpu_s = sum(receiver.cpu_s for receiver in receivers)
+        wanted = _digest(source)
+        for output in outputs:
+            if not output.exists() or _digest(output) != wanted:
+                raise LabError(f"{tool.name} left a receiver without the file, or with another; see {log}")
+    finally:
+        for output in outputs:
+            output.unlink(missing_ok=True)
+    said = re.search(r" in ([\d.]+) s,", sender_log.read_text())
+    return Casting(
+        source.stat().st_size, tuple(ended), wire_bytes, sender.cpu_s, cpu_s, float(said[1]) if said else None
+    )
+
+
+def _wait_until_listening(room: CastRoom, receivers: Sequence[_Process]) -> None:
+    deadline = time.monotonic() + _START_S
+    for namespace, receiver in zip(room.receivers, receivers, strict=True):
+        while not run_program([*inside(namespace), "ss", "-Hlun"]).strip():
+            receiver.look()
+            if time.monotonic() > deadline:
+                raise LabError("a receiver did not come up")
+            time.sleep(0.05)
+    time.sleep(_SETTLE_S)
+
+
+def _ends(waited_for: Sequence[_Process], sender: _Process, began: float) -> list[float]:
+    """When each has ended, in seconds; and the sender too."""
+    ended = [0.0] * len(waited_for)
+    while not (all(ended) and sender.look()):
+        now = time.monotonic() - began
+        for number, process in enumerate(waited_for):
+            if not ended[number] and process.look():
+                ended[number] = now
+        if now > _TIMEOUT_S:
+            raise LabError(f"a cast took longer than {_TIMEOUT_S:.0f} s")
+        time.sleep(_POLL_S)
+    return ended
+
+
+def _digest(file: Path) -> bytes:
+    return blake3(max_threads=1).update_mmap(file).digest()
+
+
+def limit_bps(lab: Run, room: CastRoom, total_bytes: int) -> float:
+    """Payload bits a second that the slowest receiver of the room takes in when super-packets are blasted at it."""
+    log = lab.logs / f"blast-{time.monotonic_ns()}.log"
+    module = [sys.executable, "-m", "classroom.blast"]
+    with ExitStack() as stack:
+        logs = [log.with_suffix(f".{number}.log") for number in range(len(room.receivers))]
+        receivers = [
+            _Process(namespace, [*module, "receive"], own, stack)
+            for namespace, own in zip(room.receivers, logs, strict=True)
+        ]
+        _wait_until_listening(room, receivers)
+        sender = _Process(room.sender, [*module, "send", str(total_bytes)], log, stack)
+        _ends(receivers, sender, time.monotonic())
+    return min(float(own.read_text()) for own in logs)

@@ -1,0 +1,96 @@
+"""The network of `vm-lab/bench cast`: one sender and its receivers, each in a namespace of its own, at one switch.
+
+A super-packet is cut in the sender's kernel, as before an ordinary card, so every packet crosses the switch alone; the
+receivers' devices join them again (GRO), as cards' drivers do. Packets are lost at a receiver's port, before that.
+"""
+
+from types import TracebackType
+from typing import Self
+
+from classroom.network import loss_ruleset
+from classroom.run import NETNS, Run, held_back_signals
+from imager.errors import ToolError
+from imager.programs import run
+
+INTERFACE = "e0"
+SENDER_ADDRESS = "10.83.0.1"
+_SNOOPING = "mcast_snooping 1 mcast_querier 1 mcast_igmp_version 3"
+_QUERIER = "mcast_query_response_interval 100 mcast_startup_query_interval 50"
+"""In hundredths of a second: the switch has learned its members before the first file."""
+
+
+class CastRoom:
+    """A context manager: entering lays the cables, leaving takes them up."""
+
+    def __init__(self, lab: Run, tag: str, receivers: int) -> None:
+        self._lab = lab
+        self._switch = lab.namespace(f"{tag}-switch")
+        self.sender = lab.namespace(f"{tag}-sender")
+        self.receivers = [lab.namespace(f"{tag}-r{number}") for number in range(1, receivers + 1)]
+        self.ports = [f"p{number}" for number in range(1, receivers + 1)]
+        """The switch's, in the order of the receivers."""
+
+    def __enter__(self) -> Self:
+        for namespace in (self._switch, self.sender, *self.receivers):
+            with held_back_signals():  # `ip netns add` is a file and a mount: never one without the other
+                run(["ip", "netns", "add", namespace])
+        run(["ip", "-n", self._switch, *f"link add sw type bridge {_SNOOPING} {_QUERIER}".split()])
+        run(["ip", "-n", self._switch, *["address", "add", "10.83.0.254/24", "dev", "sw"]])
+        run(["ip", "-n", self._switch, *["link", "set", "sw", "up"]])
+        self._plug_in(self.sender, "p0", SENDER_ADDRESS)
+        run(["ip", "netns", "exec", self.sender, "ethtool", "-K", INTERFACE, "gso", "off"])
+        for number, (namespace, port) in enumerate(zip(self.receivers, self.ports, strict=True)):
+            self._plug_in(namespace, port, f"10.83.0.{10 + number}")
+            run(["ip", "netns", "exec", namespace, "ethtool", "-K", INTERFACE, "gro", "on"])
+        return self
+
+    def _plug_in(self, namespace: str, port: str, address: str) -> None:
+        cable = f"link add {INTERFACE} netns {namespace} type veth peer name {port} netns {self._switch}"
+        run(["ip", *cable.split()])
+        for command in (
+            "link set lo up",
+            f"address add {address}/24 brd + dev {INTERFACE}",
+            f"link set {INTERFACE} up",
+            f"route add 224.0.0.0/4 dev {INTERFACE}",
+        ):
+            run(["ip", "-n", namespace, *command.split()])
+        offloads = ["tx-udp-segmentation", "off", "tso", "off"]
+        run(["ip", "netns", "exec", namespace, "ethtool", "-K", INTERFACE, *offloads])
+        run(["ip", "netns", "exec", self._switch, "ethtool", "-K", port, "tso", "off"])
+        run(["ip", "-n", self._switch, *f"link set dev {port} master sw up".split()])
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for namespace in (self.sender, *self.receivers, self._switch):
+            with held_back_signals():
+                try:
+                    run(["ip", "netns", "delete", namespace])
+                except ToolError:
+                    pass  # in use or half made: the run's end removes it with what is in it
+
+    def set_loss(self, percent: float) -> None:
+        """From now on each receiver's port drops `percent` of its packets, each by its own random choice."""
+        for port in self.ports:
+            rules = loss_ruleset(port, percent)
+            run(["ip", "netns", "exec", self._switch, "nft", "-f", "-"], stdin=rules.encode())
+
+    def shape(self, port: str, rate: str, buffer_bytes: int) -> None:
+        """Give a port of the switch a slower line behind a buffer."""
+        words = f"qdisc replace dev {port} root tbf rate {rate} burst 16k limit {buffer_bytes}"
+        run(["ip", "netns", "exec", self._switch, "tc", *words.split()])
+
+    def shape_sender(self, rate: str) -> None:
+        """The sender's line: all that it sends takes its time there, and nothing is lost."""
+        words = f"qdisc replace dev {INTERFACE} root tbf rate {rate} burst 128k limit 1500k"
+        run(["ip", "netns", "exec", self.sender, "tc", *words.split()])
+
+    def sent_bytes(self) -> int:
+        """Bytes of Ethernet frames that the sender has sent."""
+        path = f"/sys/class/net/{INTERFACE}/statistics/tx_bytes"
+        return int(run(["ip", "netns", "exec", self.sender, "cat", path]))
+
+
+def inside(namespace: str) -> list[str]:
+    """Words before a command that make it run in a network namespace."""
+    return ["nsenter", f"--net={NETNS / namespace}", "--"]
