@@ -1,6 +1,7 @@
 """A DHCP packet and its answer as an event of the boot log. Pure."""
 
 from ipaddress import IPv4Address
+from sys import intern
 
 from netboot.boot.selection import explain_boot_file
 from netboot.bootlog.events import Exchange, cut
@@ -28,7 +29,10 @@ def is_boot_class(request: DhcpPacket) -> bool:
 
 
 def exchange_of(request: DhcpPacket, arrival: Arrival, outcome: Reply | Ignored) -> Exchange:
-    """What the machine asked, what it was answered, and why."""
+    """What the machine asked, what it was answered, and why.
+
+    What is the same for a whole room is one string in memory.
+    """
     options = request.options
     vendor_class = options.get(VENDOR_CLASS) or ""
     is_boot = is_pxe_class(vendor_class) or is_http_class(vendor_class)
@@ -58,17 +62,17 @@ def exchange_of(request: DhcpPacket, arrival: Arrival, outcome: Reply | Ignored)
         is_firmware=is_boot and not any(word in firmware for word in ("grub", "agent")),
         firmware=firmware,
         arch=-1 if arch is None else arch,
-        vendor_class=cut(vendor_class),
+        vendor_class=intern(cut(vendor_class)),
         user_class=cut(b",".join(user_classes).decode("ascii", "backslashreplace")),
         hostname=cut(options.get(HOST_NAME) or ""),
         wished=_text(wished),
-        server=_text(options.get(SERVER_IDENTIFIER) or NO_ADDRESS),
-        relay=_text(request.giaddr),
+        server=intern(_text(options.get(SERVER_IDENTIFIER) or NO_ADDRESS)),
+        relay=intern(_text(request.giaddr)),
         answer=answer,
         address=address,
-        boot_server=boot_server,
-        boot_file=cut(boot_file),
-        why=cut(why),
+        boot_server=intern(boot_server),
+        boot_file=intern(cut(boot_file)),
+        why=intern(cut(why)),
     )
 
 

@@ -28,7 +28,8 @@ ANEW_S = 3.0
 """A DISCOVER so long after an ACK is no repetition: the machine had an address and could not go on."""
 SYSTEM_S = 900.0
 """The installed system's own DHCP is told so long after the boot; later it is no news of the boot."""
-MAX_BOOTS = 4000
+MAX_BOOTS = 2500
+"""Earlier ones are in the database: 2 KB each here."""
 MAX_ENTRIES = 50_000
 """Of all boots together."""
 BOOTS_EACH = 6

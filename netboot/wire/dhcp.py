@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from sys import intern
 from typing import Any, TypeVar
 
 from netboot.errors import WireError
@@ -107,8 +108,8 @@ class DhcpPacket:
 
     @property
     def mac(self) -> str:
-        """The hardware address in lower case with colons."""
-        return self.chaddr.hex(":")
+        """The hardware address in lower case with colons: one string, however many remember it."""
+        return intern(self.chaddr.hex(":"))
 
     @property
     def wants_broadcast(self) -> bool:
