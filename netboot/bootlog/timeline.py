@@ -194,7 +194,7 @@ class _Boot:
     attempt_phase: Phase = Phase.NOTHING
     told: set[str] = field(default_factory=set)
     has_program: bool = False
-    """A boot program was fetched, or is being fetched."""
+    """A boot program was fetched, or is being fetched, by the kind of firmware that asked last."""
 
     def __len__(self) -> int:
         return len(self.first) + len(self.last)
@@ -323,6 +323,7 @@ class BootLog:
             if kind not in boot.attempts:
                 boot.attempts.append(kind)
                 boot.attempt_phase = Phase.NOTHING
+                boot.has_program = False
         before = len(boot)
         boot.add(event, now)
         self._entries += len(boot) - before

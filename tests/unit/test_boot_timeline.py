@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from boot_builders import GIVEN, START_S, Scene
-from dhcp_builders import MAC, OTHER_MAC, a_discover, an_arrival
+from dhcp_builders import MAC, OTHER_MAC, SERVER, a_discover, an_arrival
 
 from netboot.boot.contexts import BootKind
+from netboot.boot.selection import select_boot_file
 from netboot.bootlog import timeline
 from netboot.bootlog.documents import boot_document, parse_boot
 from netboot.bootlog.events import LONGEST_TEXT, AgentStep, Exchange, Fetch, FetchState, Span, parse_mac
@@ -117,6 +118,18 @@ def test_boot_begins_with_its_program_where_another_server_names_it(scene: Scene
     scene.wait(300)
     scene.tftp("bios/core.0")
     assert len(scene.boots()) == 2
+
+
+@pytest.mark.parametrize("kind", list(BootKind))
+def test_volume_that_is_fetched_after_a_refused_program_belongs_to_the_same_boot(scene: Scene, kind: BootKind) -> None:
+    scene.responder._choose_boot = lambda client: select_boot_file(client, SERVER)  # type: ignore[attr-defined]
+    scene.lease(7)
+    scene.tftp("uefi/shimx64.efi", 800_000)
+    scene.lease(16)
+    scene.told(kind)
+    scene.http("uefi/http-52-54-00-00-00-01.img", 60_000_000)
+    (boot,) = scene.boots()
+    assert {entry.event.kind for entry in boot.entries} == {"dhcp", "fetch", "configured"}
 
 
 def test_volume_of_http_boot_and_what_stands_in_it_are_one_boot(scene: Scene) -> None:
