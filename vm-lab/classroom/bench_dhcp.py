@@ -15,7 +15,7 @@ from pathlib import Path
 
 from classroom.errors import LabError
 from classroom.figures import Figure
-from classroom.run import NETNS, Run
+from classroom.run import Run, inside
 from imager.programs import run as run_program
 
 RATE = 1_000
@@ -155,10 +155,6 @@ def serving(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def inside(namespace: str) -> list[str]:
-    return ["nsenter", f"--net={NETNS / namespace}", "--"]
 
 
 def _wait_for_port(process: subprocess.Popen[bytes], namespace: str, log: Path) -> None:

@@ -5,11 +5,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from classroom.bench_dhcp import SERVER, Served, inside, serving
+from classroom.bench_dhcp import SERVER, Served, serving
 from classroom.errors import LabError
 from classroom.figures import Figure
 from classroom.processes import BackgroundProcess
-from classroom.run import Run
+from classroom.run import Run, inside
 
 FILE_BYTES = 256 << 20
 PEER_PORT = 8080

@@ -5,10 +5,10 @@ import random
 import subprocess
 from collections.abc import Iterator
 
-from classroom.bench_dhcp import MOST_RSS_MB, RATE, SERVER, inside, measure_rate, serving
+from classroom.bench_dhcp import MOST_RSS_MB, RATE, SERVER, measure_rate, serving
 from classroom.errors import LabError
 from classroom.figures import Figure
-from classroom.run import Run
+from classroom.run import Run, inside
 from imager.programs import run as run_program
 
 CLIENTS = [f"10.80.0.{number}" for number in range(10, 110)]

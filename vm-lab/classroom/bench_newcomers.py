@@ -10,10 +10,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 
-from classroom.bench_dhcp import CLIENT, FIRST_OFFER_MS, SERVER, Served, inside, measure_avalanche, serving
+from classroom.bench_dhcp import CLIENT, FIRST_OFFER_MS, SERVER, Served, measure_avalanche, serving
 from classroom.errors import LabError
 from classroom.figures import Figure
-from classroom.run import Run
+from classroom.run import Run, inside
 from imager.programs import run as run_program
 
 NEWCOMERS = 700

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from classroom.cast_room import INTERFACE, CastRoom, inside
+from classroom.cast_room import INTERFACE, CastRoom
 from classroom.errors import LabError
 from classroom.processes import last_lines
-from classroom.run import Run
+from classroom.run import Run, inside
 from imager.programs import run as run_program
 
 ROOMCAST = Path(sys.executable).parent / "roomcast"

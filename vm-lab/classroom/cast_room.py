@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from classroom.network import loss_ruleset
-from classroom.run import NETNS, Run, held_back_signals
+from classroom.run import Run, held_back_signals
 from imager.errors import ToolError
 from imager.programs import run
 
@@ -89,8 +89,3 @@ class CastRoom:
         """Bytes of Ethernet frames that the sender has sent."""
         path = f"/sys/class/net/{INTERFACE}/statistics/tx_bytes"
         return int(run(["ip", "netns", "exec", self.sender, "cat", path]))
-
-
-def inside(namespace: str) -> list[str]:
-    """Words before a command that make it run in a network namespace."""
-    return ["nsenter", f"--net={NETNS / namespace}", "--"]

@@ -69,6 +69,11 @@ class Run:
                 self._lock.close()
 
 
+def inside(namespace: str) -> list[str]:
+    """Words before a command that make it run in a network namespace."""
+    return ["nsenter", f"--net={NETNS / namespace}", "--"]
+
+
 def _age(path: Path) -> float:
     return -path.stat().st_mtime
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from classroom.errors import LabError
-from classroom.run import CACHE, NETNS, Run
+from classroom.run import CACHE, Run, inside
 from imager.programs import run as run_program
 
 SERVER = "10.81.0.1"
@@ -231,7 +231,3 @@ def _lay_cable(lab: Run, tag: str, bad_line_seed: int | None, processes: context
         words = [sys.executable, "-m", "classroom.bad_line", str(bad_line_seed), "s", "c"]
         _start([*inside(between), *words], lab.logs / f"{tag}-line.log", processes)
     return server, client
-
-
-def inside(namespace: str) -> list[str]:
-    return ["nsenter", f"--net={NETNS / namespace}", "--"]
