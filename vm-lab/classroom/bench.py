@@ -4,40 +4,72 @@ Two cores of a busy machine give no absolute times: goals are ratios where they 
 """
 
 import argparse
+import json
 import os
+import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
 
 from classroom.errors import LabError
-from classroom.figures import Figure, lines_of
+from classroom.figures import Figure, Line, lines_of
 from classroom.run import Run
 
 Bench = Callable[[Run], Iterator[Figure]]
 """Measures once: ours and the peers', one after the other. Each figure's name is the same in every run."""
 
 
-def run_benches(prog: str, description: str, benches: Mapping[str, Bench]) -> int:
+class Details(Protocol):
+    """What a command measured beside its lines."""
+
+    def text(self) -> str:
+        """For people, printed under the lines; empty when nothing was measured."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs, beside the lines."""
+
+    def draw(self, path: Path) -> None:
+        """A picture (SVG). Raises LabError when it cannot be drawn."""
+
+
+def run_benches(prog: str, description: str, benches: Mapping[str, Bench], details: Details | None = None) -> int:
     """The command's exit status."""
     parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("--check", action="store_true", help="exit 1 when a goal is not reached")
     parser.add_argument("--only", choices=sorted(benches), action="append", help="this one alone; may be repeated")
     parser.add_argument("--runs", type=int, default=3, metavar="N", help="how often each is measured (default: 3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, too")
+    if details is not None:
+        parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them there, as SVG")
     options = parser.parse_args()
     if options.runs < 1:
         parser.error("--runs: at least 1")
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if load > cores / 2:
         print(f"bench: load is {load:.1f} on {cores} cores: other work takes its part of every figure", file=sys.stderr)
-    short = 0
+    lines: list[Line] = []
     try:
         with Run() as lab:
             for name, bench in benches.items():
                 if options.only and name not in options.only:
                     continue
                 for line in lines_of(figure for _ in range(options.runs) for figure in bench(lab)):
-                    short += not line.is_reached
+                    lines.append(line)
                     print(line, flush=True)
+        if details is not None and (text := details.text()):
+            print(text)
+        if options.json:
+            options.json.write_text(json.dumps(_as_json(lines, details), indent=1) + "\n")
+        if details is not None and options.plot:
+            details.draw(options.plot)
     except LabError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    return 1 if options.check and short else 0
+    return 1 if options.check and not all(line.is_reached for line in lines) else 0
+
+
+def _as_json(lines: list[Line], details: Details | None) -> dict[str, Any]:
+    machine = {"cores": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()}
+    return {"machine": machine, "lines": [asdict(line) for line in lines], **(details.as_json() if details else {})}

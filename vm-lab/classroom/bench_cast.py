@@ -3,19 +3,17 @@
 All share the cores of one machine, so goals are ratios to a peer's figure, or to what the machine can do at all.
 """
 
-import os
+import functools
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from classroom.bench import Bench, run_benches
-from classroom.cast_peers import TOOLS, Casting, cast, limit_bps
+from classroom.bench_cast_lines import bench_line, bench_narrow, bench_tcp
+from classroom.cast_peers import HEADERS, TOOLS, Casting, cast, file_in_memory, limit_bps
+from classroom.cast_record import CastRecord
 from classroom.cast_room import CastRoom
 from classroom.figures import Figure
 from classroom.run import Run
-from imager.multicast.pace import FRAME_BYTES
-from imager.programs import run
-from imager.wire.session import SYMBOL_BYTES
 
 LOSSES = (0.0, 0.1, 1.0, 5.0)
 """Percent, of each receiver's packets by themselves."""
@@ -24,25 +22,23 @@ ROOMS = {1: 1 << 30, 4: 512 << 20, 8: 512 << 20}
 OF_UDPCAST, OF_UFTP, OF_BETTER = 4.0, 3.0, 2.5
 """Our goodput, times theirs: with one receiver and no loss; of the better of both otherwise."""
 OF_LIMIT = 0.8
-LINE_BPS = 10**9
-OF_LINE = {0.0: 0.99, 1.0: 0.97}
-"""By loss: share of what the packets' headers leave of a line."""
-HEADERS = FRAME_BYTES / SYMBOL_BYTES
-"""Bytes of frames for each of payload."""
 WIRE_ABOVE_HEADERS = {(1, 0.0): 1.005, (4, 0.0): 1.005, (8, 0.0): 1.005, (8, 1.0): 1.03, (8, 5.0): 1.10}
 
 
-def bench_goodput(lab: Run) -> Iterator[Figure]:
-    """Rooms of 1, 4 and 8, clean and with loss."""
+def bench_goodput(record: CastRecord, lab: Run) -> Iterator[Figure]:
+    """Rooms of 1, 4 and 8, clean and with loss. All that was measured goes to `record`."""
     for receivers, file_bytes in ROOMS.items():
-        source = _file(lab, file_bytes)
+        source = file_in_memory(lab, file_bytes)
         with CastRoom(lab, f"room{receivers}", receivers) as room:
             for loss in LOSSES:
                 room.set_loss(loss)
                 done = {name: cast(lab, room, tool, source) for name, tool in TOOLS.items()}
+                for name, casting in done.items():
+                    record.add(name, receivers, loss, casting)
                 yield from _beside_peers(receivers, loss, done)
                 if receivers == 1 and not loss:
                     limit = limit_bps(lab, room, 4 * file_bytes)
+                    record.limits_bps.append(limit)
                     yield _rate("cast 1 receiver, of the limit", done["roomcast"], OF_LIMIT, limit, "the machine's")
 
 
@@ -67,46 +63,15 @@ def _rate(name: str, ours: Casting, times: float, peer_bps: float, whose: str) -
     return Figure(name, ours.goodput_bps / 1e6, " Mbit/s", times * peer_bps / 1e6, is_least=True, peer=told)
 
 
-def bench_line(lab: Run) -> Iterator[Figure]:
-    """A sender on a line of 1 Gbit/s."""
-    source = _file(lab, ROOMS[1])
-    with CastRoom(lab, "line", 1) as room:
-        room.shape_sender(f"{LINE_BPS}bit")
-        for loss, least in OF_LINE.items():
-            room.set_loss(loss)
-            ours = cast(lab, room, TOOLS["roomcast"], source)
-            assert ours.cast_s is not None
-            told = f"{least:g} x what headers leave of 1 Gbit/s"
-            goal = least * LINE_BPS / HEADERS / 1e6
-            yield Figure(
-                f"cast at 1 Gbit/s, {loss:g} % loss",
-                ours.file_bytes * 8 / ours.cast_s / 1e6,
-                " Mbit/s",
-                goal,
-                is_least=True,
-                peer=told,
-            )
-
-
-def _file(lab: Run, size: int) -> Path:
-    """A file of random bytes in memory, beside which the receivers put theirs: no disk takes part."""
-    memory = lab.directory / "memory"
-    if not memory.exists():
-        memory.mkdir()
-        run(["mount", "-t", "tmpfs", "-o", "size=16g", "tmpfs", memory])
-    path = memory / f"{size >> 20}.bin"
-    if not path.exists():
-        with path.open("wb") as file:
-            for _ in range(size >> 20):
-                file.write(os.urandom(1 << 20))
-    return path
-
-
-BENCHES: dict[str, Bench] = {"goodput": bench_goodput, "line": bench_line}
-
-
 def main() -> int:
-    return run_benches("vm-lab/bench cast", __doc__ or "", BENCHES)
+    record = CastRecord()
+    benches: dict[str, Bench] = {
+        "goodput": functools.partial(bench_goodput, record),
+        "line": bench_line,
+        "narrow": bench_narrow,
+        "tcp": bench_tcp,
+    }
+    return run_benches("vm-lab/bench cast", __doc__ or "", benches, record)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,13 @@ from classroom.cast_room import INTERFACE, CastRoom
 from classroom.errors import LabError
 from classroom.processes import last_lines
 from classroom.run import Run, inside
+from imager.multicast.pace import FRAME_BYTES
 from imager.programs import run as run_program
+from imager.wire.session import SYMBOL_BYTES
 
 ROOMCAST = Path(sys.executable).parent / "roomcast"
+HEADERS = FRAME_BYTES / SYMBOL_BYTES
+"""Bytes of our frames for each of payload."""
 _START_S = 60.0
 _SETTLE_S = 0.5
 _TIMEOUT_S = 300.0
@@ -145,8 +149,25 @@ class _Process:
             self._note(status, usage.ru_utime + usage.ru_stime)
 
 
-def cast(lab: Run, room: CastRoom, tool: Tool, source: Path) -> Casting:
-    """Cast a file to all receivers of the room, and compare what they got. Raises LabError when one has not got it."""
+def file_in_memory(lab: Run, size: int) -> Path:
+    """A file of random bytes in memory, beside which the receivers put theirs: no disk takes part."""
+    memory = lab.directory / "memory"
+    if not memory.exists():
+        memory.mkdir()
+        run_program(["mount", "-t", "tmpfs", "-o", "size=16g", "tmpfs", memory])
+    path = memory / f"{size >> 20}.bin"
+    if not path.exists():
+        with path.open("wb") as file:
+            for _ in range(size >> 20):
+                file.write(os.urandom(1 << 20))
+    return path
+
+
+def cast(lab: Run, room: CastRoom, tool: Tool, source: Path, watch: Callable[[], None] = lambda: None) -> Casting:
+    """Cast a file to all receivers of the room, and compare what they got. Raises LabError when one has not got it.
+
+    `watch` is called every few milliseconds meanwhile.
+    """
     directory = source.parent / f"cast-{time.monotonic_ns()}"
     outputs = [directory / str(number) / source.name for number in range(1, len(room.receivers) + 1)]
     for output in outputs:
@@ -162,7 +183,7 @@ def cast(lab: Run, room: CastRoom, tool: Tool, source: Path) -> Casting:
             _wait_until_listening(room, receivers)
             sent_before, began = room.sent_bytes(), time.monotonic()
             sender = _Process(room.sender, tool.send(source, len(outputs)), sender_log, stack)
-            ended = _ends([sender] if tool.sender_knows else receivers, sender, began)
+            ended = _ends([sender] if tool.sender_knows else receivers, sender, began, watch)
             wire_bytes = room.sent_bytes() - sent_before
             for receiver in receivers:
                 receiver.end()
@@ -191,7 +212,9 @@ def _wait_until_listening(room: CastRoom, receivers: Sequence[_Process]) -> None
     time.sleep(_SETTLE_S)
 
 
-def _ends(waited_for: Sequence[_Process], sender: _Process, began: float) -> list[float]:
+def _ends(
+    waited_for: Sequence[_Process], sender: _Process, began: float, watch: Callable[[], None] = lambda: None
+) -> list[float]:
     """When each has ended, in seconds; and the sender too."""
     ended = [0.0] * len(waited_for)
     while not (all(ended) and sender.look()):
@@ -201,6 +224,7 @@ def _ends(waited_for: Sequence[_Process], sender: _Process, began: float) -> lis
                 ended[number] = now
         if now > _TIMEOUT_S:
             raise LabError(f"a cast took longer than {_TIMEOUT_S:.0f} s")
+        watch()
         time.sleep(_POLL_S)
     return ended
 

@@ -4,6 +4,7 @@ A super-packet is cut in the sender's kernel, as before an ordinary card, so eve
 receivers' devices join them again (GRO), as cards' drivers do. Packets are lost at a receiver's port, before that.
 """
 
+import json
 from types import TracebackType
 from typing import Self
 
@@ -39,8 +40,8 @@ class CastRoom:
         run(["ip", "-n", self._switch, *["link", "set", "sw", "up"]])
         self._plug_in(self.sender, "p0", SENDER_ADDRESS)
         run(["ip", "netns", "exec", self.sender, "ethtool", "-K", INTERFACE, "gso", "off"])
-        for number, (namespace, port) in enumerate(zip(self.receivers, self.ports, strict=True)):
-            self._plug_in(namespace, port, f"10.83.0.{10 + number}")
+        for number, (namespace, port) in enumerate(zip(self.receivers, self.ports, strict=True), 1):
+            self._plug_in(namespace, port, self.receiver_address(number))
             run(["ip", "netns", "exec", namespace, "ethtool", "-K", INTERFACE, "gro", "on"])
         return self
 
@@ -69,6 +70,11 @@ class CastRoom:
                 except ToolError:
                     pass  # in use or half made: the run's end removes it with what is in it
 
+    @staticmethod
+    def receiver_address(number: int) -> str:
+        """Of a receiver, which are numbered from 1."""
+        return f"10.83.0.{9 + number}"
+
     def set_loss(self, percent: float) -> None:
         """From now on each receiver's port drops `percent` of its packets, each by its own random choice."""
         for port in self.ports:
@@ -79,6 +85,12 @@ class CastRoom:
         """Give a port of the switch a slower line behind a buffer."""
         words = f"qdisc replace dev {port} root tbf rate {rate} burst 16k limit {buffer_bytes}"
         run(["ip", "netns", "exec", self._switch, "tc", *words.split()])
+
+    def passed_and_dropped(self, port: str) -> tuple[int, int]:
+        """Packets that a shaped port has let through, and those that its buffer had no room for."""
+        told = run(["ip", "netns", "exec", self._switch, *f"tc -s -j qdisc show dev {port} root".split()])
+        (queue,) = json.loads(told)
+        return queue["packets"], queue["drops"]
 
     def shape_sender(self, rate: str) -> None:
         """The sender's line: all that it sends takes its time there, and nothing is lost."""

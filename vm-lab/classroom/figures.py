@@ -32,6 +32,8 @@ class Line:
     value: str
     goal: str
     is_reached: bool
+    runs: tuple[float, ...]
+    """What `value` is the median of."""
 
     def __str__(self) -> str:
         return f"{self.name:<38} {self.value:<32} {self.goal:<44} {'ok' if self.is_reached else 'short'}"
@@ -64,4 +66,5 @@ def _line(runs: Sequence[Figure]) -> Line:
         text(value) + one.unit + spread,
         f"{'at least' if one.is_least else 'at most'} {text(goal)}{one.unit}" + (f" ({peer})" if peer else ""),
         all(map(_is_reached, runs)) if one.each_run else _is_reached(replace(one, value=value, goal=goal)),
+        tuple(values),
     )
