@@ -98,11 +98,17 @@ def bench_tcp(lab: Run) -> Iterator[Figure]:
         room.shape(port, f"{LINE_BPS}bit", TCP_BUFFER_BYTES)
         address = room.receiver_address(1)
         for flows in TCP_FLOWS:
-            server = subprocess.Popen([*inside(receiver), "iperf3", "--server", "--one-off"], stdout=subprocess.DEVNULL)
+            server = subprocess.Popen(
+                [*inside(receiver), "iperf3", "--server", "--one-off"],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             try:
                 time.sleep(0.5)
                 command = ["iperf3", "--client", address, "--parallel", str(flows), "--time", str(_TCP_S), "--json"]
-                client = subprocess.Popen([*inside(room.sender), *command], stdout=subprocess.PIPE)
+                client = subprocess.Popen(
+                    [*inside(room.sender), *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                )
                 try:
                     time.sleep(2)
                     ours = cast(lab, room, TOOLS["roomcast"], source)
