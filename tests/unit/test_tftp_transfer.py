@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from tftp_builders import BytesContent
 
 from netboot.tftp.options import Limits, Terms, negotiate
 from netboot.tftp.retransmission import INITIAL_S, MAX_S, MIN_S, RetransmissionTimer
@@ -16,18 +17,6 @@ from netboot.tftp.transfer import (
 )
 from netboot.wire.tftp import Data, Error, OptionAck, TftpPacket, build_ack, build_data, build_error, parse_tftp
 from netboot.wire.tftp import ErrorCode as Code
-
-
-class BytesContent:
-    """A file in memory."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.size = len(data)
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self._data[offset : offset + length]
-
 
 PEER = ("10.77.0.50", 2070)
 STRANGER = ("10.77.0.66", 2070)

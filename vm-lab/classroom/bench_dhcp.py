@@ -15,6 +15,7 @@ from pathlib import Path
 
 from classroom.errors import LabError
 from classroom.figures import Figure
+from classroom.processes import most_memory_bytes
 from classroom.run import Run, inside
 from imager.programs import run as run_program
 
@@ -84,14 +85,7 @@ class Served:
     @property
     def most_rss_bytes(self) -> int:
         """The most that the server's processes held so far, together."""
-        total, waiting = 0, [self.process.pid]
-        while waiting:
-            place = Path(f"/proc/{waiting.pop()}")
-            if match := re.search(r"VmHWM:\s+(\d+) kB", (place / "status").read_text()):
-                total += int(match[1]) * 1024
-            for task in (place / "task").iterdir():
-                waiting += map(int, (task / "children").read_text().split())
-        return total
+        return most_memory_bytes(self.process.pid)
 
 
 def dnsmasq_command(directory: Path) -> list[str]:

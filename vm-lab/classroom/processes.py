@@ -5,6 +5,7 @@ namespace of its own, so that killing its first process takes every descendant a
 """
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -91,6 +92,18 @@ def _end_session(process: subprocess.Popen[Any]) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def most_memory_bytes(pid: int) -> int:
+    """The most that a running process and its descendants, those that run now, held so far, together (RSS)."""
+    total, waiting = 0, [pid]
+    while waiting:
+        place = Path(f"/proc/{waiting.pop()}")
+        if match := re.search(r"VmHWM:\s+(\d+) kB", (place / "status").read_text()):
+            total += int(match[1]) * 1024
+        for task in (place / "task").iterdir():
+            waiting += map(int, (task / "children").read_text().split())
+    return total
 
 
 class BackgroundProcess:

@@ -1,6 +1,7 @@
 """TFTP servers measured side by side, each in a namespace of its own: `roomcast serve`, dnsmasq, tftpd-hpa, atftpd.
 
-All give the same files; the clients are curl and atftp, which are fast enough to measure a server.
+All give the same files. The clients are curl, atftp, and one of our own (tftp_client): where a server sends by GSO,
+atftp takes longer over a window than the server does.
 """
 
 import contextlib
@@ -13,9 +14,11 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from classroom.errors import LabError
+from classroom.processes import most_memory_bytes
 from classroom.run import CACHE, Run, inside
 from imager.programs import run as run_program
 
@@ -34,6 +37,16 @@ _AT_THE_WORD = ["sh", "-c", 'read word; exec "$@"', "sh"]
 ROOMCAST = Path(sys.executable).parent / "roomcast"
 
 
+class Client(Enum):
+    """Who fetches."""
+
+    CURL = "curl"
+    """Knows no windows."""
+    ATFTP = "atftp"
+    OURS = "ours"
+    """While it fetches, its card joins packets of one flow, as cards do (GRO)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """Some clients that fetched a file at once."""
@@ -47,10 +60,18 @@ class Fetched:
     """How many clients have the file, its hash checked."""
     wrong: int
     """How many say that they have it, and have something else."""
+    complaint: str
+    """Of a client that has no file, in its own words; empty when all have."""
 
     @property
     def mb_per_s(self) -> float:
         return self.whole * self.bytes_each / self.seconds / 1e6
+
+    @property
+    def own_mb_per_s(self) -> float:
+        """Of one client: without its start and its end."""
+        (seconds,) = self.own_seconds
+        return self.bytes_each / seconds / 1e6
 
     @property
     def unfairness(self) -> float:
@@ -67,28 +88,31 @@ class TftpServed:
         self._directory = directory
 
     @property
-    def rss_bytes(self) -> int:
-        """Of the server's processes together."""
-        total, waiting = 0, [self._process.pid]
-        while waiting:
-            place = Path(f"/proc/{waiting.pop()}")
-            if match := re.search(r"VmRSS:\s+(\d+) kB", (place / "status").read_text()):
-                total += int(match[1]) * 1024
-            for task in (place / "task").iterdir():
-                waiting += map(int, (task / "children").read_text().split())
-        return total
+    def most_rss_bytes(self) -> int:
+        """The most that the server's processes held so far, together."""
+        return most_memory_bytes(self._process.pid)
 
-    def fetch(self, name: str, *, window: int = 0, clients: int = 1, within_s: float = 120.0) -> Fetched:
-        """Fetch a file by so many clients at once: by curl, or with a `window` by atftp.
+    def fetch(
+        self, name: str, client: Client, *, window: int = 1, clients: int = 1, within_s: float = 120.0
+    ) -> Fetched:
+        """Fetch a file by so many clients at once. One that takes longer than `within_s` is ended."""
+        if client is Client.OURS:
+            with self._joined_packets():
+                return self._fetch(name, client, window, clients, within_s)
+        return self._fetch(name, client, window, clients, within_s)
 
-        A client that takes longer than `within_s` is ended. curl asks for a timeout of 6 s, which a server must keep to
-        (RFC 2349): over a bad line it measures that.
-        """
+    @contextlib.contextmanager
+    def _joined_packets(self) -> Iterator[None]:
+        run_program([*inside(self._client), "ethtool", "-K", "e0", "gro", "on"])
+        yield
+        run_program([*inside(self._client), "ethtool", "-K", "e0", "gro", "off"])
+
+    def _fetch(self, name: str, client: Client, window: int, clients: int, within_s: float) -> Fetched:
         targets = [self._directory / f"{number}" for number in range(clients)]
         start, let_start = os.pipe()
         running = [
             subprocess.Popen(
-                [*_AT_THE_WORD, *inside(self._client), *_client_command(name, target, CLIENTS[number], window)],
+                [*_AT_THE_WORD, *inside(self._client), *_client_command(client, name, target, CLIENTS[number], window)],
                 stdin=start,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -101,43 +125,41 @@ class TftpServed:
         began = time.monotonic()
         os.close(let_start)
         said = []
-        for client in running:
+        for each in running:
             try:
-                said.append(client.communicate(timeout=max(0.1, began + within_s - time.monotonic()))[0])
+                said.append(each.communicate(timeout=max(0.1, began + within_s - time.monotonic()))[0])
             except subprocess.TimeoutExpired:
-                client.kill()
-                said.append(client.communicate()[0])
+                each.kill()
+                said.append(each.communicate()[0])
         seconds = time.monotonic() - began
         wanted = hashlib.sha256(_content(name)).digest()
         is_whole = [target.exists() and hashlib.sha256(target.read_bytes()).digest() == wanted for target in targets]
         for target in targets:
             target.unlink(missing_ok=True)
-        ended_well = [client.returncode == 0 for client in running]
+        ended_well = [each.returncode == 0 for each in running]
         wrong = sum(well and not whole for well, whole in zip(ended_well, is_whole, strict=True))
         own = tuple(
             float(match[1])
             for whole, text in zip(is_whole, said, strict=True)
             if whole and (match := re.search(r"took ([\d.]+)", text))
         )
-        return Fetched(seconds, SIZES[name], own, sum(is_whole), wrong)
+        complaint = next((text.strip() for whole, text in zip(is_whole, said, strict=True) if not whole), "")
+        return Fetched(seconds, SIZES[name], own, sum(is_whole), wrong, complaint)
 
 
-def _client_command(name: str, target: Path, address: str, window: int) -> list[str]:
-    if window == 0:
-        size = ["--tftp-blksize", str(BLOCK_BYTES), "--write-out", "took %{time_total}"]
-        return [
-            "curl",
-            "--silent",
-            "--show-error",
-            "--interface",
-            address,
-            *size,
-            "--output",
-            str(target),
-            f"tftp://{SERVER}/{name}",
-        ]
-    options = ["--option", f"blksize {BLOCK_BYTES}", *(["--option", f"windowsize {window}"] if window > 1 else [])]
-    return ["atftp", *options, "--get", "-r", name, "-l", str(target), SERVER]
+def _client_command(client: Client, name: str, target: Path, address: str, window: int) -> list[str]:
+    match client:
+        case Client.CURL:
+            size = ["--tftp-blksize", str(BLOCK_BYTES), "--write-out", "took %{time_total}"]
+            quietly = ["curl", "--silent", "--show-error", "--interface", address]
+            return [*quietly, *size, "--output", str(target), f"tftp://{SERVER}/{name}"]
+        case Client.ATFTP:
+            options = ["--option", f"blksize {BLOCK_BYTES}"]
+            options += ["--option", f"windowsize {window}"] if window > 1 else []
+            return ["atftp", *options, "--get", "-r", name, "-l", str(target), SERVER]
+        case Client.OURS:
+            program = [sys.executable, "-m", "classroom.tftp_client"]
+            return [*program, SERVER, address, name, str(BLOCK_BYTES), str(window), str(target)]
 
 
 def _content(name: str) -> bytes:
