@@ -7,7 +7,7 @@ image in imager.customise; a file image (WIM) goes the same way up to its volume
 import os
 from pathlib import Path
 
-from imager.agent.intake import FileTarget, Target, take_in
+from imager.agent.intake import FileTarget, Target, take_in, workers_bytes
 from imager.agent.inventory import choose_disk, describe_size
 from imager.agent.restart import boot_disk_next
 from imager.agent.tasks import TaskContext
@@ -21,12 +21,11 @@ from imager.errors import ManifestError
 from imager.files.wim import apply_wim
 from imager.image.manifest import ImageKind, Manifest, parse_signed
 from imager.image.plan import parse_bitmap
+from imager.multicast.memory import DEFAULT_BYTES, SMALLEST_BYTES, divide_memory
 from imager.transport.receive import PreparedReceiver, ReceiveProcess
 from imager.wire.messages import DeployTask, Disk, Proof
 
 STEPS = ("preflight", "scan", "receive", "verify", "customise", "reboot")
-SMALLEST_RING_BYTES = 32 << 20
-LARGEST_RING_BYTES = 256 << 20
 SENDER_TIMEOUT_S = 60
 
 
@@ -102,7 +101,7 @@ def _deploy_file(
 ) -> Proof:
     """The file is received whole and proven before the disk is touched; then the disk gets a table and a volume."""
     check_volume_target(Path(disk.device), int(manifest.facts.get("wim.1.bytes", "0")))
-    with scratch_file(manifest.source_bytes, _ring_bytes()) as path, FileTarget(path, manifest) as target:
+    with scratch_file(manifest.source_bytes, _memory_bytes()) as path, FileTarget(path, manifest) as target:
         lacking = target.scan()
         counters = _receive(task, context, manifest, target, lacking, spare)
         context.meter.begin("verify")
@@ -134,7 +133,7 @@ def _receive(
         context.link.address,
         manifest.stored_lengths,
         lacking,
-        memory_bytes=_ring_bytes(),
+        memory=divide_memory(_memory_bytes(), workers_bytes(manifest)),
         sender_timeout_s=SENDER_TIMEOUT_S,
         prepared=spare.take(),
     )
@@ -153,10 +152,11 @@ def _receive(
     return counters.received_bytes, counters.repair_packets, counters.lost_packets
 
 
-def _ring_bytes() -> int:
-    """An eighth of the memory, within bounds: the rest is for the root file system and the kernel's write-out."""
+def _memory_bytes() -> int:
+    """What receiving may take: a third of the memory, within bounds. The rest is for the root file system and the
+    kernel."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(SMALLEST_RING_BYTES, min(LARGEST_RING_BYTES, memory // 8))
+    return max(SMALLEST_BYTES, min(DEFAULT_BYTES, memory // 3))
 
 
 def _proof(

@@ -1,37 +1,27 @@
 """From a received chunk to bytes that are proven to be on the disk: decompress, compare, write, read back.
 
-Worker threads do the work (zstd, BLAKE3 and disk calls release the GIL); the caller's thread hands them chunks. A
-chunk counts only when it was read back; one that arrived damaged is asked for again.
+Each worker (imager.transport.workers) takes its chunk all this way in memory of its own, which the disk reads without
+a copy. A chunk counts only when it was read back; one that arrived damaged is asked for again.
 """
 
 import os
-import queue
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 from imager.agent.tasks import TaskContext
+from imager.disk.scattered import aligned_memory
 from imager.errors import CastError, ChunkError, DiskError
 from imager.image.chunks import Decompressor, hash_chunk
 from imager.image.manifest import Chunk, Manifest
 from imager.image.plan import full_bitmap
 from imager.transport.receive import ReceivedChunk
+from imager.transport.workers import WORKERS, Source, Storing, Take, take_chunks
 
 MAX_DAMAGED = 20
 """Chunks that arrive whole but with a wrong hash before a session is called broken: packets are checked by the
 network, so more than a few mean that the sender reads a damaged store."""
 WRITE_TRIES = 2
-WORKERS = min(4, max(2, os.cpu_count() or 2))
-QUEUE_LENGTH = 2 * WORKERS
-
-
-class Source(Protocol):
-    """What hands out received chunks: imager.transport.receive.ReceiveProcess."""
-
-    def chunks(self) -> Iterator[ReceivedChunk]: ...
-
-    def release(self, index: int, ok: bool) -> None: ...
 
 
 class Target(Protocol):
@@ -82,80 +72,59 @@ class FileTarget:
 
 
 class _Intake:
-    """The workers of one receiving and what they found."""
+    """One receiving, as its workers see it."""
 
-    def __init__(self, source: Source, manifest: Manifest, target: Target, context: TaskContext) -> None:
-        self._source = source
+    def __init__(self, manifest: Manifest, target: Target, context: TaskContext) -> None:
         self._manifest = manifest
         self._target = target
         self._context = context
-        self._queue: queue.Queue[ReceivedChunk | None] = queue.Queue(QUEUE_LENGTH)
         self._lock = threading.Lock()
         self._damaged = 0
-        self.error: Exception | None = None
 
-    def run(self) -> None:
-        threads = [threading.Thread(target=self._work, name=f"write-{i}", daemon=True) for i in range(WORKERS)]
-        for thread in threads:
-            thread.start()
-        lost: CastError | None = None
-        try:
-            for received in self._source.chunks():
-                self._context.check_wanted()
-                if self.error is not None:
-                    break
-                self._queue.put(received)
-        except CastError as error:
-            lost = error
-        finally:
-            for _ in threads:
-                self._queue.put(None)
-            for thread in threads:
-                thread.join()
-        # A disk that fails takes no chunks, and the session may be lost over that: the disk is what to mend.
-        if lost is not None and not isinstance(self.error, DiskError):
-            raise lost
-        if self.error is not None:
-            raise self.error from lost
-
-    def _work(self) -> None:
+    def make_take(self, storing: Storing) -> Take:
+        """For one worker, with memory of its own."""
         decompressor = Decompressor()
-        while (received := self._queue.get()) is not None:
-            # After the first error the others only give memory back. An error releases its chunk as bad, so that it
-            # comes again and wakes the thread that waits for chunks.
-            ok = False
-            try:
-                if self.error is None:
-                    ok = self._take(decompressor, received)
-            except Exception as error:
-                with self._lock:
-                    self.error = self.error or error
-            received.data.release()
-            self._source.release(received.index, ok)
+        room = aligned_memory(self._manifest.window_bytes)
 
-    def _take(self, decompressor: Decompressor, received: ReceivedChunk) -> bool:
-        chunk = self._manifest.chunks[received.index]
-        try:
-            raw = decompressor.open(received.data, chunk.raw_bytes, chunk.hash)
-        except ChunkError as error:
-            with self._lock:
-                self._damaged += 1
-                damaged = self._damaged
-            self._context.say(f"chunk {received.index}: {error}; asking for it again")
-            if damaged > MAX_DAMAGED:
-                raise CastError(
-                    f"{damaged} chunks arrived with wrong hashes: run `roomcast image verify` on the appliance"
-                ) from error
-            return False
+        def take(received: ReceivedChunk) -> bool:
+            chunk = self._manifest.chunks[received.index]
+            raw = room[: chunk.raw_bytes]
+            try:
+                decompressor.open_into(received.data, raw, chunk.hash)
+            except ChunkError as error:
+                self._note_damaged(received.index, error)
+                return False
+            with storing():
+                self._store(chunk, raw)
+            self._context.meter.advance(chunk.raw_bytes, 1)
+            return True
+
+        return take
+
+    def _note_damaged(self, index: int, error: ChunkError) -> None:
+        with self._lock:
+            self._damaged += 1
+            damaged = self._damaged
+        self._context.say(f"chunk {index}: {error}; asking for it again")
+        if damaged > MAX_DAMAGED:
+            raise CastError(
+                f"{damaged} chunks arrived with wrong hashes: run `roomcast image verify` on the appliance"
+            ) from error
+
+    def _store(self, chunk: Chunk, raw: memoryview) -> None:
         for _ in range(WRITE_TRIES):
             self._target.write_chunk(chunk, raw)
             if self._target.read_back(chunk):
-                self._context.meter.advance(chunk.raw_bytes, 1)
-                return True
+                return
         place = chunk.extents[0].offset
         raise DiskError(
             str(self._target.device), place, f"what was written does not read back after {WRITE_TRIES} tries"
         )
+
+
+def workers_bytes(manifest: Manifest) -> int:
+    """What the workers of `take_in` take for themselves: a window to write and a window to read back each."""
+    return WORKERS * 2 * manifest.window_bytes
 
 
 def take_in(source: Source, manifest: Manifest, target: Target, context: TaskContext) -> None:
@@ -163,4 +132,4 @@ def take_in(source: Source, manifest: Manifest, target: Target, context: TaskCon
 
     Raises DiskError, CastError, or TaskGone when the appliance ended the task; chunks that were taken stay.
     """
-    _Intake(source, manifest, target, context).run()
+    take_chunks(source, _Intake(manifest, target, context).make_take, context.check_wanted)

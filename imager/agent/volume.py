@@ -65,13 +65,13 @@ def make_volume(disk: Path, firmware: FirmwareKind, say: Callable[[str], None]) 
 
 
 @contextmanager
-def scratch_file(size_bytes: int, ring_bytes: int, meminfo: Path = Path("/proc/meminfo")) -> Iterator[Path]:
+def scratch_file(size_bytes: int, receiver_bytes: int, meminfo: Path = Path("/proc/meminfo")) -> Iterator[Path]:
     """A place in memory for a file of `size_bytes`. Raises TargetError when the memory does not suffice.
 
-    ring_bytes: what the receiver will take beside it; it is not yet in use when the file is made.
+    receiver_bytes: what receiving will take beside it; it is not yet in use when the file is made.
     """
     match = re.search(r"^MemAvailable:\s*(\d+) kB", meminfo.read_text(), re.M)
-    available = int(match[1]) * 1024 - KEPT_MEMORY_BYTES - ring_bytes if match else 0
+    available = int(match[1]) * 1024 - KEPT_MEMORY_BYTES - receiver_bytes if match else 0
     if size_bytes > available:
         raise TargetError(
             f"a file image of {size_bytes // MIB} MiB is received in memory first, and this machine has "

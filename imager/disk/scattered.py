@@ -1,9 +1,10 @@
-"""Reading and writing the used bytes of one window: many extents of a device, one run of memory.
+"""Reading, writing and clearing the used bytes of one window: many extents of a device, one run of memory.
 
 A read is one system call over neighbouring extents: what lies between them lands in a scratch buffer. So a window
 costs the disk one access, not one an extent.
 """
 
+import ctypes
 import errno
 import mmap
 import os
@@ -18,12 +19,24 @@ _LARGEST_VECTOR = 1000
 """Below IOV_MAX (1,024)."""
 
 
+# Linux: include/uapi/linux/falloc.h
+_KEEP_SIZE = 1
+_PUNCH_HOLE = 2
+_NOT_TO_BE_HAD = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV})
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def aligned_memory(size: int) -> memoryview:
+    """At least `size` bytes from the start of a page, as O_DIRECT wants them."""
+    return memoryview(mmap.mmap(-1, max(1, -(-size // mmap.PAGESIZE)) * mmap.PAGESIZE))
+
+
 class ReadBuffer:
     """Memory for the raw bytes of one window and for what lies between its extents; page-aligned, so that O_DIRECT
     takes it. One thread's own."""
 
     def __init__(self, window_bytes: int) -> None:
-        self._raw = memoryview(mmap.mmap(-1, -(-window_bytes // mmap.PAGESIZE) * mmap.PAGESIZE))
+        self._raw = aligned_memory(window_bytes)
         self._gap = memoryview(mmap.mmap(-1, _LARGEST_GAP_BYTES))
 
     def read(self, descriptor: int, device: str, extents: Sequence[Extent]) -> memoryview:
@@ -74,6 +87,21 @@ def write_extents(descriptor: int, device: str, extents: Sequence[Extent], raw: 
             except OSError as error:
                 raise DiskError(device, extent.offset + done, _cause(error)) from error
         at += extent.length
+
+
+def clear_extents(descriptor: int, device: str, extents: Sequence[Extent]) -> bool:
+    """Make `extents` read as zeros without writing them, where that is certain: a device that discards and then reads
+    zeros, a file system with holes. False when it is not to be had: then nothing is promised of what they hold. Raises
+    DiskError.
+    """
+    for extent in extents:
+        offset, length = ctypes.c_int64(extent.offset), ctypes.c_int64(extent.length)
+        if _libc.fallocate64(descriptor, _PUNCH_HOLE | _KEEP_SIZE, offset, length):
+            error = ctypes.get_errno()
+            if error in _NOT_TO_BE_HAD:
+                return False
+            raise DiskError(device, extent.offset, os.strerror(error))
+    return True
 
 
 def _cause(error: OSError) -> str:

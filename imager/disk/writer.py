@@ -4,8 +4,13 @@ Reads that prove something (scan, read_back) are made with O_DIRECT: the kernel 
 that range, then the disk itself answers, not the page cache. Where O_DIRECT is not to be had (tmpfs, an extent that
 is not a multiple of a sector) the range is flushed and dropped from the page cache before it is read. Neither looks
 behind the disk's own cache: what a disk says it stored is believed once `finish` has flushed it.
+
+Long extents are written with O_DIRECT too: no copy, no memory for what is not written yet, and the read that proves it
+need not wait for the write-out. Many short ones are left to the page cache, which joins them. Zeros are not written
+where the disk can clear a range and then gives zeros.
 """
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -17,7 +22,7 @@ import numpy as np
 
 from imager.disk.devices import Device, NotADisk, drop_cache, inspect, reread_partitions, user_of
 from imager.disk.gpt import parse_header, relocate_backup
-from imager.disk.scattered import ReadBuffer, write_extents
+from imager.disk.scattered import ReadBuffer, clear_extents, write_extents
 from imager.errors import DiskError, TargetError
 from imager.image.chunks import hash_chunk
 from imager.image.manifest import Chunk, ImageKind, Manifest
@@ -25,6 +30,10 @@ from imager.image.plan import build_bitmap
 
 OnProgress = Callable[[int, int], None]
 """(bytes done, bytes in all)"""
+_DIRECT_BYTES = 64 << 10
+"""Mean length of a chunk's extents from which on they are written one by one, directly."""
+_REFUSED = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
+"""What a disk says to a direct write that it does not take as it is."""
 _SCAN_THREADS = 2
 _SCAN_BATCH = 256
 """Chunks that are handed to the threads at once: a disk of a million of them must not become a million futures."""
@@ -42,6 +51,7 @@ class DiskTarget:
         self.manifest = manifest
         self._descriptor = -1
         self._direct = -1
+        self._clears = True
         self._threads = threading.local()
         self._found: Device | None = None
 
@@ -107,15 +117,41 @@ class DiskTarget:
     def write_chunk(self, chunk: Chunk, raw: bytes | memoryview) -> None:
         """Write the raw bytes of `chunk` to their places. Not yet flushed. Raises DiskError.
 
-        `raw` is compared in length only: its hash is the caller's to check, before this and by read_back after.
+        `raw` is compared in length only: its hash is the caller's to check, before this and by read_back after. It is
+        written directly only from the start of a page of memory (see imager.disk.scattered.aligned_memory).
         """
         self._check_open()
         if len(raw) != chunk.raw_bytes:
             raise ValueError(f"chunk of window {chunk.window} has {chunk.raw_bytes} bytes, not {len(raw)}")
+        if self._is_aligned(chunk) and (self._clear(chunk) or self._write_direct(chunk, raw)):
+            return
         write_extents(self._descriptor, str(self.device), chunk.extents, raw)
         start = chunk.extents[0].offset
         end = chunk.extents[-1].offset + chunk.extents[-1].length
         os.posix_fadvise(self._descriptor, start, end - start, os.POSIX_FADV_DONTNEED)  # begins the write-out
+
+    def _is_aligned(self, chunk: Chunk) -> bool:
+        assert self._found is not None
+        sector = self._found.sector_bytes
+        return all(e.offset % sector == 0 and e.length % sector == 0 for e in chunk.extents)
+
+    def _clear(self, chunk: Chunk) -> bool:
+        if not self._clears or chunk.hash != _hash_of_zeros(chunk.raw_bytes):
+            return False
+        self._clears = clear_extents(self._descriptor, str(self.device), chunk.extents)
+        return self._clears
+
+    def _write_direct(self, chunk: Chunk, raw: bytes | memoryview) -> bool:
+        """False when it is not to be had, or not worth it."""
+        if self._direct < 0 or chunk.raw_bytes < len(chunk.extents) * _DIRECT_BYTES:
+            return False
+        try:
+            write_extents(self._direct, str(self.device), chunk.extents, raw)
+        except DiskError as error:
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno in _REFUSED:
+                return False
+            raise
+        return True
 
     def read_back(self, chunk: Chunk) -> bool:
         """Whether the disk holds `chunk`, read from the disk and not from memory. Raises DiskError."""
@@ -155,7 +191,7 @@ class DiskTarget:
         except OSError as error:
             raise TargetError(f"{self.device} cannot be opened for writing: {error.strerror}; is it in use?") from error
         try:
-            self._direct = os.open(self.device, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
+            self._direct = os.open(self.device, os.O_RDWR | os.O_CLOEXEC | os.O_DIRECT)
         except OSError:
             self._direct = -1
         self._found = found
@@ -172,7 +208,7 @@ class DiskTarget:
         if not hasattr(self._threads, "buffer"):
             self._threads.buffer = ReadBuffer(self.manifest.window_bytes)
         buffer: ReadBuffer = self._threads.buffer
-        if self._direct >= 0 and all(e.offset % 512 == 0 and e.length % 512 == 0 for e in chunk.extents):
+        if self._direct >= 0 and self._is_aligned(chunk):
             try:
                 return buffer.read(self._direct, str(self.device), chunk.extents)
             except DiskError:

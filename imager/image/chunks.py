@@ -43,11 +43,31 @@ class Decompressor:
         The frame's own content size is compared before anything is allocated: a forged one cannot exhaust memory.
         """
         try:
-            if zstandard.frame_content_size(stored) != raw_bytes:
-                raise ChunkError("the chunk's frame is of another length than its manifest says")
+            _check_length(stored, raw_bytes)
             raw = self._zstd.decompress(stored)
         except zstandard.ZstdError as error:
             raise ChunkError(f"the chunk does not decompress: {error}") from error
-        if len(raw) != raw_bytes or hash_chunk(raw) != expected_hash:
-            raise ChunkError(f"the chunk's hash is not {expected_hash.hex()[:16]}...: its bytes were changed")
+        _check_hash(raw, raw_bytes, expected_hash)
         return raw
+
+    def open_into(self, stored: Bytes, room: memoryview, expected_hash: bytes) -> None:
+        """As `open`, into memory of the caller's, as long as the raw bytes; after an error it holds no chunk."""
+        filled = 0
+        try:
+            _check_length(stored, len(room))
+            with self._zstd.stream_reader(stored) as reader:
+                while filled < len(room) and (more := reader.readinto(room[filled:])):
+                    filled += more
+        except zstandard.ZstdError as error:
+            raise ChunkError(f"the chunk does not decompress: {error}") from error
+        _check_hash(room[:filled], len(room), expected_hash)
+
+
+def _check_length(stored: Bytes, raw_bytes: int) -> None:
+    if zstandard.frame_content_size(stored) != raw_bytes:
+        raise ChunkError("the chunk's frame is of another length than its manifest says")
+
+
+def _check_hash(raw: Bytes, raw_bytes: int, expected_hash: bytes) -> None:
+    if len(raw) != raw_bytes or hash_chunk(raw) != expected_hash:
+        raise ChunkError(f"the chunk's hash is not {expected_hash.hex()[:16]}...: its bytes were changed")

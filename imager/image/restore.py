@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import local
 
+from imager.disk.scattered import aligned_memory
 from imager.disk.writer import DiskTarget
 from imager.errors import DiskError, TargetError
 from imager.image.chunks import Decompressor
@@ -73,10 +74,12 @@ def _write(
         """Write one chunk, prove another. Returns the bytes that were proven."""
         if number < len(wanted):
             if not hasattr(own, "decompressor"):
-                own.decompressor = Decompressor()
+                own.decompressor, own.room = Decompressor(), aligned_memory(manifest.window_bytes)
             index = wanted[number]
             chunk = manifest.chunks[index]
-            disk.write_chunk(chunk, own.decompressor.open(stored.read(index), chunk.raw_bytes, chunk.hash))
+            raw = own.room[: chunk.raw_bytes]
+            own.decompressor.open_into(stored.read(index), raw, chunk.hash)
+            disk.write_chunk(chunk, raw)
         if number < _LAG:
             return 0
         chunk = manifest.chunks[wanted[number - _LAG]]

@@ -22,7 +22,7 @@ class Assembly:
 
     def __init__(self, layout: CastLayout, wanted: BoolArray, memory: ByteArray, code: ErasureCode) -> None:
         """`memory`: shape (slots, slot bytes), a slot at least the padded longest chunk; the assembly's from now on."""
-        slots = len(memory)
+        self.slots = slots = len(memory)
         symbols = memory.shape[1] // SYMBOL_BYTES
         assert slots and symbols >= layout.max_chunk_symbols
         self._layout = layout

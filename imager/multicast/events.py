@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from imager.multicast.holdup import Holdup
 from imager.wire.session import Phase
 
 
@@ -87,6 +88,8 @@ class ReceiveStatistics:
     duplicate_packets: int = 0
     nacks: int = 0
     chunks_done: int = 0
+    holdup: Holdup = Holdup.NONE
+    """What keeps the memory full now."""
     rejected: dict[str, int] = field(default_factory=dict)
     """Datagrams that were counted and dropped, by reason."""
 

@@ -22,6 +22,7 @@ from imager.multicast.events import (
     ReceiveStatistics,
     SessionLost,
 )
+from imager.multicast.holdup import Holdup
 from imager.multicast.layout import BoolArray, CastLayout, IntArray
 from imager.multicast.sequence import extend
 from imager.wire.packets import (
@@ -60,6 +61,8 @@ _UNHURRIED = 4
 """During the first pass NACKs are so many times rarer than the sender allows: new data is on its way anyway."""
 _MAX_NACKS = 8
 """NACK datagrams in one go."""
+_PLENTY = 4
+"""Memory is short when no more than one slot in so many is free."""
 _GROUP_SILENT_S = 1.5
 """Beacons come several times a second: a group silent for so long is a membership that a switch has forgotten (seen:
 IGMPv2 reports suppressed, a cable that was pulled)."""
@@ -110,6 +113,7 @@ class ReceiverSession:
         self._join_wait = _JOIN_S
         self._status_at = now + _STATUS_S
         self._status_wait = _STATUS_S
+        self._held_up = Holdup.NONE
         self._done_at: float | None = None
         self._done_left = 0
         self._farewell: list[bytes] = []
@@ -262,6 +266,16 @@ class ReceiverSession:
             self._tries[blocks] = 0
         self._nack_at = min(self._nack_at, now + self._nack_interval_s)
 
+    def held_up(self, by: Holdup) -> None:
+        """What the shell's workers say that they wait for."""
+        self._held_up = by
+
+    @property
+    def holdup(self) -> Holdup:
+        """What keeps the memory full; NONE while there is enough of it."""
+        assembly = self._assembly
+        return self._held_up if assembly.free_slots * _PLENTY <= assembly.slots else Holdup.NONE
+
     @property
     def all_held(self) -> bool:
         """Every wanted chunk was released as good."""
@@ -369,6 +383,7 @@ class ReceiverSession:
             duplicate_packets=self._assembly.duplicates,
             nacks=self._nacks,
             chunks_done=self._assembly.held_count,
+            holdup=self.holdup,
             rejected=dict(self._rejected),
         )
 

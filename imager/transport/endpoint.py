@@ -22,7 +22,7 @@ _SO_RCVBUFFORCE = 33
 
 _SEND_BUFFER = 256 << 10
 """Below what a network card's queue holds: a sender that is faster than its line waits, instead of losing there."""
-_RECEIVE_BUFFER = 32 << 20
+RECEIVE_BUFFER = 32 << 20
 _CONTROL_BUFFER = 4 << 20
 _DATAGRAM_BYTES = 65536
 """Longest that one receive can give: an IPv4 datagram, or what GRO joins."""
@@ -105,12 +105,19 @@ class GroupSender:
 class GroupReceiver:
     """Receives packets of PACKET_BYTES of a multicast group, many a call."""
 
-    def __init__(self, group: str, port: int, interface_address: str, use_gro: bool = True) -> None:
+    def __init__(
+        self,
+        group: str,
+        port: int,
+        interface_address: str,
+        use_gro: bool = True,
+        buffer_bytes: int = RECEIVE_BUFFER,
+    ) -> None:
         """Raises OSError when the group cannot be joined on that interface."""
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            set_buffer(self._socket, True, _RECEIVE_BUFFER)
+            set_buffer(self._socket, True, buffer_bytes)
             self._socket.bind((group, port))
             self._membership = socket.inet_aton(group) + socket.inet_aton(interface_address)
             self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, self._membership)

@@ -28,11 +28,13 @@ from imager.multicast.events import (
     SenderEvent,
     SessionEnded,
 )
+from imager.multicast.memory import DEFAULT_BYTES, divide_memory
 from imager.transport.caster import CastProcess, SenderAddress, SenderOptions
 from imager.transport.catalogue import Catalogue, CatalogueServer, fetch_catalogue, root_hash
 from imager.transport.file_source import FileChunks
 from imager.transport.interfaces import interface_address
 from imager.transport.receive import PreparedReceiver, ReceivedChunk, ReceiveProcess
+from imager.transport.workers import Storing, Take, take_chunks
 from imager.wire.announce import Announce, build_announce, parse_announce
 from imager.wire.messages import CastAddress
 from imager.wire.session import SYMBOL_BYTES, Phase
@@ -48,6 +50,9 @@ _FAILED_S = 2.0
 """A sender whose catalogue could not be had is left alone so long: others are heard meanwhile."""
 _MOST_FAILED = 1024
 _CATALOGUE_S = 60.0
+_UNFLUSHED_BYTES = 32 << 20
+"""Written and not yet on the disk, for each thread that writes."""
+_WORKERS = 2
 _MAX_WRONG = 5
 """A chunk that arrives wrong so often is wrong at its source."""
 
@@ -127,10 +132,12 @@ def receive_file(
     port: int = DEFAULT_PORT,
     max_wait_s: float = 0,
     sender_timeout_s: float = 60,
+    memory_bytes: int = DEFAULT_BYTES,
     on_progress: ProgressCallback | None = None,
 ) -> ReceiveResult:
     """Receive the file that a sender announces, waiting for one up to `max_wait_s` (0: as long as it takes).
 
+    `memory_bytes` bounds what all of it takes (see imager.multicast.memory).
     `output` appears whole or not at all, and must not exist. Raises TargetError for an output that cannot be written,
     CastError when no sender came, or it fell silent for `sender_timeout_s`.
     """
@@ -155,11 +162,18 @@ def receive_file(
             control_port=catalogue.cast.control_port,
         )
         lengths = FileChunks(output, catalogue.file_bytes, catalogue.chunk_bytes).stored_lengths
-        process = ReceiveProcess(cast, address, lengths, sender_timeout_s=sender_timeout_s, prepared=prepared)
+        process = ReceiveProcess(
+            cast,
+            address,
+            lengths,
+            memory=divide_memory(memory_bytes),
+            sender_timeout_s=sender_timeout_s,
+            prepared=prepared,
+        )
         part = stack.enter_context(_PartFile(output, catalogue.file_bytes))
         try:
             process.start()
-            _take_chunks(process, part, catalogue, hashes, tell)
+            take_chunks(process, _Taking(part, catalogue, hashes, tell).make_take, workers=_WORKERS)
             part.publish()
             process.done()
         finally:
@@ -175,36 +189,54 @@ def receive_file(
         )
 
 
-def _take_chunks(
-    process: ReceiveProcess, part: "_PartFile", catalogue: Catalogue, hashes: list[bytes], tell: ProgressCallback
-) -> None:
-    """Write every chunk whose hash holds; ask for the others again."""
-    done = 0
-    wrong: dict[int, int] = {}
-    for chunk in process.chunks():
-        index, length = chunk.index, len(chunk.data)
-        if blake3(chunk.data).digest() == hashes[index]:
-            part.write(chunk, catalogue.chunk_bytes)
-            process.release(index, True)
-            done += length
-            tell(FileCastProgress("receive", done, catalogue.file_bytes))
-            continue
-        wrong[index] = wrong.get(index, 0) + 1
-        if wrong[index] >= _MAX_WRONG:
+class _Taking:
+    """Chunks become parts of the file when their hash holds; others are asked for again."""
+
+    def __init__(self, part: "_PartFile", catalogue: Catalogue, hashes: list[bytes], tell: ProgressCallback) -> None:
+        self._part = part
+        self._catalogue = catalogue
+        self._hashes = hashes
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._done = 0
+        self._wrong: dict[int, int] = {}
+
+    def make_take(self, storing: Storing) -> Take:
+        def take(chunk: ReceivedChunk) -> bool:
+            if blake3(chunk.data).digest() != self._hashes[chunk.index]:
+                self._note_wrong(chunk.index)
+                return False
+            with storing():
+                self._part.write(chunk, self._catalogue.chunk_bytes)
+            with self._lock:
+                self._done += len(chunk.data)
+                self._tell(FileCastProgress("receive", self._done, self._catalogue.file_bytes))
+            return True
+
+        return take
+
+    def _note_wrong(self, index: int) -> None:
+        with self._lock:
+            self._wrong[index] = wrong = self._wrong.get(index, 0) + 1
+        if wrong >= _MAX_WRONG:
             raise CastError(
-                f"chunk {index} of {catalogue.name} came {_MAX_WRONG} times with a wrong hash; send it anew"
+                f"chunk {index} of {self._catalogue.name} came {_MAX_WRONG} times with a wrong hash; send it anew"
             )
-        process.release(index, False)
 
 
 class _PartFile:
-    """The output under another name, until it is whole. As a context it leaves nothing else behind."""
+    """The output under another name, until it is whole. As a context it leaves nothing else behind.
+
+    Written by several threads. What the kernel has not yet written to the disk is bounded: whoever comes across the
+    bound waits for the disk, so that a slow one shows as what it is, and publish() has little left to flush.
+    """
 
     def __init__(self, output: Path, file_bytes: int) -> None:
         self._output = output
         self._path = output.with_name(f".{output.name}.{secrets.token_hex(4)}.part")
         self._file_bytes = file_bytes
         self._descriptor = -1
+        self._unflushed = 0
 
     def __enter__(self) -> "_PartFile":
         try:
@@ -235,6 +267,10 @@ class _PartFile:
             while data:
                 written = os.pwrite(self._descriptor, data, at)
                 data, at = data[written:], at + written
+                self._unflushed += written  # two threads at once may lose a chunk here: the bound stays one
+            if self._unflushed >= _UNFLUSHED_BYTES:
+                self._unflushed = 0
+                os.fdatasync(self._descriptor)
         except OSError as error:
             raise TargetError(f"cannot write {self._output}: {error.strerror}") from error
 

@@ -11,18 +11,19 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from imager.errors import CastError
 from imager.multicast.events import Accepted, ChunkAssembled, DoneAcknowledged, ReceiveStatistics, SessionLost
+from imager.multicast.holdup import Holdup
+from imager.multicast.memory import ReceiverMemory, divide_memory
 from imager.transport.child import Child
 from imager.wire.messages import CastAddress
 from imager.wire.session import SYMBOL_BYTES
 
 MIN_SLOTS = 4
-DEFAULT_MEMORY_BYTES = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class ReceiveSetup:
     wanted: bytes | None
     slots: int
     slot_bytes: int
+    socket_bytes: int
     sender_timeout_s: float
 
 
@@ -42,6 +44,13 @@ class ReceiveSetup:
 class Release:
     chunk: int
     ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HeldUp:
+    """What keeps the program from taking more."""
+
+    by: Holdup
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,7 @@ class SayLeave:
     reason: str
 
 
-ReceiveCommand = Release | SayDone | SayLeave
+ReceiveCommand = Release | HeldUp | SayDone | SayLeave
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +110,26 @@ class ReceiveProcess:
         interface_address: str,
         stored_lengths: Sequence[int],
         wanted: bytes | None = None,
-        memory_bytes: int = DEFAULT_MEMORY_BYTES,
+        memory: ReceiverMemory | None = None,
         sender_timeout_s: float = 60,
         prepared: PreparedReceiver | None = None,
     ) -> None:
-        """`wanted`: bitmap of the chunks to receive, None: all. `memory_bytes` bounds the ring, which has at least
-        MIN_SLOTS slots of the longest chunk. A process that was `prepared` is taken over.
+        """`wanted`: bitmap of the chunks to receive, None: all. `memory` bounds the ring, which has at least
+        MIN_SLOTS slots of the longest chunk; None: the default's division. A process that was `prepared` is taken over.
         """
         longest = max(stored_lengths, default=1)
         slot_bytes = -(-longest // SYMBOL_BYTES) * SYMBOL_BYTES
-        slots = min(max(MIN_SLOTS, memory_bytes // slot_bytes), max(MIN_SLOTS, len(stored_lengths)))
+        memory = memory or divide_memory()
+        slots = min(max(MIN_SLOTS, memory.ring_bytes // slot_bytes), max(MIN_SLOTS, len(stored_lengths)))
         self._setup = ReceiveSetup(
-            address, interface_address, tuple(stored_lengths), wanted, slots, slot_bytes, sender_timeout_s
+            address,
+            interface_address,
+            tuple(stored_lengths),
+            wanted,
+            slots,
+            slot_bytes,
+            memory.socket_bytes,
+            sender_timeout_s,
         )
         self._prepared = prepared
         self._memory: mmap.mmap | None = None
@@ -135,11 +152,13 @@ class ReceiveProcess:
         assert self._prepared is not None, "start() first"
         return self._prepared.child.connection
 
-    def chunks(self) -> Iterator[ReceivedChunk]:
+    def chunks(self, ask_holdup: Callable[[], Holdup] = lambda: Holdup.NONE) -> Iterator[ReceivedChunk]:
         """Chunks as they become whole, in any order, until every wanted one was released with ok.
 
-        A chunk released with ok False comes again. Raises CastError when the session cannot give the rest.
+        A chunk released with ok False comes again. `ask_holdup` is asked twice a second, for the sender to know why
+        this receiver's memory is full. Raises CastError when the session cannot give the rest.
         """
+        told = Holdup.NONE
         while True:
             match self._receive():
                 case ChunkAssembled(chunk=index, slot=slot, length=length):
@@ -149,6 +168,10 @@ class ReceiveProcess:
                     return
                 case SessionLost(reason=reason):
                     raise CastError(reason)
+                case ReceiveStatistics():
+                    if (holdup := ask_holdup()) is not told:
+                        told = holdup
+                        self._send(HeldUp(holdup))
                 case _:
                     pass
 

@@ -22,7 +22,7 @@ from imager.multicast.layout import CastLayout, unpack_wanted
 from imager.multicast.receiver import ReceiverSession, ReceiverSettings
 from imager.transport.child import connection_of
 from imager.transport.endpoint import GroupReceiver
-from imager.transport.receive import AllReleased, ReceiveMessage, ReceiveSetup, Release, SayDone, SayLeave
+from imager.transport.receive import AllReleased, HeldUp, ReceiveMessage, ReceiveSetup, Release, SayDone, SayLeave
 
 _STATISTICS_S = 0.5
 _FEW_PACKETS = 132
@@ -48,7 +48,9 @@ class ReceivingLoop:
             _clock(),
         )
         try:
-            self._group = GroupReceiver(address.group, address.data_port, setup.interface_address)
+            self._group = GroupReceiver(
+                address.group, address.data_port, setup.interface_address, buffer_bytes=setup.socket_bytes
+            )
             self._control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self._control.bind((setup.interface_address, 0))
             self._control.connect((address.sender, address.control_port))
@@ -107,6 +109,8 @@ class ReceivingLoop:
                 match self._connection.recv():
                     case Release(chunk=chunk, ok=ok):
                         self._session.release(chunk, ok, now)
+                    case HeldUp(by=holdup):
+                        self._session.held_up(holdup)
                     case SayDone():
                         self._session.finish(now)
                     case SayLeave(reason=reason):

@@ -2,7 +2,8 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from imager.agent.tasks import TaskContext
 from imager.errors import CastError, DiskError
 from imager.image.chunks import Compressor, hash_chunk
 from imager.image.manifest import Chunk, Extent, ImageKind, Manifest
+from imager.multicast.holdup import Holdup
 from imager.transport.receive import ReceivedChunk
+from imager.transport.workers import WORKERS
 
 BLOCK = 1 << 20
 
@@ -49,7 +52,7 @@ class Sent:
         for index in range(len(stored)):
             self._queue.put(index)
 
-    def chunks(self) -> Iterator[ReceivedChunk]:
+    def chunks(self, ask_holdup: Callable[[], Holdup]) -> Iterator[ReceivedChunk]:
         while self._left:
             try:
                 index = self._queue.get(timeout=10)
@@ -151,8 +154,8 @@ class _LostAfterOne(Sent):
         super().__init__(stored)
         self._released = threading.Event()
 
-    def chunks(self) -> Iterator[ReceivedChunk]:
-        yield next(super().chunks())
+    def chunks(self, ask_holdup: Callable[[], Holdup]) -> Iterator[ReceivedChunk]:
+        yield next(super().chunks(ask_holdup))
         assert self._released.wait(10)
         raise CastError("the sender is silent")
 
@@ -170,6 +173,74 @@ def test_a_lost_session_is_told_when_the_disk_is_well(context: TaskContext) -> N
     manifest, stored = a_file_image(2)
     with pytest.raises(CastError, match="the sender is silent"):
         take_in(_LostAfterOne(stored), manifest, _LyingDisk(lies=0), context)
+
+
+class _SlowDisk(_LyingDisk):
+    """Waits at its first write until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__(lies=0)
+        self.reached = threading.Event()
+        self.go_on = threading.Event()
+
+    def write_chunk(self, chunk: Chunk, raw: bytes | memoryview) -> None:
+        super().write_chunk(chunk, raw)
+        self.reached.set()
+        assert self.go_on.wait(10)
+
+
+class _Asking(Sent):
+    """Asks what holds the program up, once all chunks are handed out and the disk has been reached."""
+
+    def __init__(self, stored: list[bytes], disk: _SlowDisk) -> None:
+        super().__init__(stored)
+        self._disk = disk
+        self.told = Holdup.NONE
+
+    def chunks(self, ask_holdup: Callable[[], Holdup]) -> Iterator[ReceivedChunk]:
+        handed = super().chunks(ask_holdup)
+        for _ in self._stored:
+            yield next(handed)
+        assert self._disk.reached.wait(10)
+        ask_holdup()
+        deadline = time.monotonic() + 10
+        while self.told is not Holdup.DISK and time.monotonic() < deadline:
+            self.told = ask_holdup()
+        self._disk.go_on.set()
+        yield from handed
+
+
+def test_a_disk_that_hangs_is_told_while_more_chunks_wait_for_it(context: TaskContext) -> None:
+    manifest, stored = a_file_image(12)
+    disk = _SlowDisk()
+    sent = _Asking(stored, disk)
+    take_in(sent, manifest, disk, context)
+    assert (sent.told, disk.writes) == (Holdup.DISK, 12)
+
+
+class _Cancelled(Sent):
+    """The task is ended while the disk writes the first of several chunks."""
+
+    def __init__(self, stored: list[bytes], disk: _SlowDisk, gone: threading.Event) -> None:
+        super().__init__(stored)
+        self._disk, self._gone = disk, gone
+
+    def chunks(self, ask_holdup: Callable[[], Holdup]) -> Iterator[ReceivedChunk]:
+        handed = super().chunks(ask_holdup)
+        for _ in self._stored[1:]:
+            yield next(handed)
+        assert self._disk.reached.wait(10)
+        self._gone.set()
+        threading.Timer(0.5, self._disk.go_on.set).start()
+        yield next(handed)
+
+
+def test_chunks_that_wait_when_the_task_is_cancelled_are_not_written(context: TaskContext) -> None:
+    manifest, stored = a_file_image(40)
+    disk = _SlowDisk()
+    with pytest.raises(TaskGone):
+        take_in(_Cancelled(stored, disk, context.gone), manifest, disk, context)
+    assert disk.writes <= WORKERS
 
 
 def test_a_cancelled_task_stops_between_two_chunks(tmp_path: Path, context: TaskContext) -> None:

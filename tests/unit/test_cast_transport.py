@@ -18,6 +18,7 @@ import pytest
 
 from imager.errors import CastError, SourceError
 from imager.multicast.events import ReceiverDone, ReceiverFailed, ReceiverJoined, SenderEvent, SessionEnded
+from imager.multicast.memory import divide_memory
 from imager.transport.caster import CastProcess, SenderAddress, SenderOptions
 from imager.transport.catalogue import Catalogue, CatalogueServer, fetch_catalogue, root_hash
 from imager.transport.endpoint import GroupReceiver, GroupSender
@@ -237,7 +238,7 @@ class TestProcesses:
 
     def test_release_may_come_from_other_threads_and_late(self, start: Callable[..., CastProcess]) -> None:
         process = start(Chunks(CHUNKS))
-        receiver = a_receiver(process, memory_bytes=1)
+        receiver = a_receiver(process, memory=divide_memory(1))
         receiver.start()
         process.begin()
         held: list[int] = []

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from image_builders import MIB, a_manifest, partition_file, random_bytes
 
+from imager.disk.scattered import aligned_memory, clear_extents
 from imager.disk.writer import DiskTarget
 from imager.errors import DiskError, TargetError
 from imager.image.chunks import hash_chunk
@@ -92,6 +93,36 @@ def test_zeros_that_belong_to_the_image_are_told_from_a_blank_disk(tmp_path: Pat
     with DiskTarget(blank, manifest) as target:
         target.check_target()
         assert parse_bitmap(target.scan(), 2) == [1]
+
+
+def test_long_extents_go_past_the_page_cache(disk: Path) -> None:
+    manifest, raws = an_image()
+    room = aligned_memory(MIB)
+    with DiskTarget(disk, manifest) as target, disk.open("rb") as file:
+        target.check_target()
+        room[:MIB] = raws[2]
+        target.write_chunk(manifest.chunks[2], room[:MIB])
+        with pytest.raises(BlockingIOError):  # nothing of it is in memory
+            os.preadv(file.fileno(), [bytearray(4096)], 3 * MIB, os.RWF_NOWAIT)
+        assert target.read_back(manifest.chunks[2])
+
+
+def test_zeros_are_cleared_and_not_written_where_the_disk_can(disk: Path) -> None:
+    zeros = Chunk(1, (Extent(MIB, 2 * MIB),), hash_chunk(bytes(2 * MIB)), 2 * MIB, 1)
+    manifest = a_manifest(source_bytes=SIZE, window_bytes=2 * MIB, layout=(), table="none", chunks=(zeros,))
+    before = disk.stat().st_blocks
+    with DiskTarget(disk, manifest) as target:
+        target.check_target()
+        target.write_chunk(zeros, bytes(2 * MIB))
+        assert target.read_back(zeros)
+        target.finish()
+    assert before - disk.stat().st_blocks >= 2 * MIB // 512
+    assert disk.read_bytes() == b"\xaa" * MIB + bytes(2 * MIB) + b"\xaa" * (SIZE - 3 * MIB)
+
+
+def test_what_cannot_be_cleared_says_so() -> None:
+    with open("/dev/null", "wb") as null:
+        assert not clear_extents(null.fileno(), "/dev/null", (Extent(0, 4096),))
 
 
 def test_extents_that_are_no_multiple_of_a_sector_are_proven_too(tmp_path: Path) -> None:
