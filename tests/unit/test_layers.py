@@ -31,6 +31,8 @@ IMPURE = {
 }
 # A pure module may call C code that only computes, and must say so here.
 COMPUTES_IN_C = {"imager/multicast/erasure.py": {"ctypes"}}
+# A program over pure modules tells a person what it found.
+PRINTS = {"imager/multicast/simulate.py"}
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
@@ -89,6 +91,7 @@ def test_a_pure_package_opens_no_file_and_reaches_into_no_shell(place: str) -> N
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Name)
                 and node.func.id in ("open", "print", "input")
+                and not (node.func.id == "print" and name in PRINTS)
             ):
                 found.append(f"{name}:{node.lineno} calls {node.func.id}")
         if "ctypes" in {module for _, module in imports(path)} - COMPUTES_IN_C.get(name, set()):
