@@ -12,8 +12,9 @@ where the disk can clear a range and then gives zeros.
 
 import errno
 import os
+import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +27,7 @@ from imager.disk.scattered import ReadBuffer, clear_extents, write_extents
 from imager.errors import DiskError, TargetError
 from imager.image.chunks import hash_chunk
 from imager.image.manifest import Chunk, ImageKind, Manifest
-from imager.image.plan import build_bitmap
+from imager.image.plan import build_bitmap, full_bitmap
 
 OnProgress = Callable[[int, int], None]
 """(bytes done, bytes in all)"""
@@ -35,6 +36,9 @@ _DIRECT_BYTES = 64 << 10
 _REFUSED = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
 """What a disk says to a direct write that it does not take as it is."""
 _SCAN_THREADS = 2
+_SAMPLE = 250
+"""A disk that holds one chunk in fifty shows it in so many with a probability of 99.4 %."""
+_SAMPLE_FROM = 8 * _SAMPLE
 _SCAN_BATCH = 256
 """Chunks that are handed to the threads at once: a disk of a million of them must not become a million futures."""
 
@@ -96,19 +100,26 @@ class DiskTarget:
         self._open(found)
 
     def scan(self, on_progress: OnProgress | None = None) -> bytes:
-        """Hash what the disk holds now. Returns the bitmap of the chunks that it lacks (see imager.image.plan)."""
+        """Hash what the disk holds now. Returns the bitmap of the chunks that it lacks (see imager.image.plan).
+
+        A disk that holds none of a sample is not read any further and lacks everything: a blank one, or another
+        system's. What it may hold all the same, one chunk in fifty and less, comes again.
+        """
         chunks = self.manifest.chunks
         total, done = self.manifest.used_bytes, 0
+        tell = on_progress or _nobody
         lacking: list[int] = []
         with ThreadPoolExecutor(_SCAN_THREADS, "scan") as pool:
             try:
+                sample = _sample(self.manifest)
+                if sample and not _any_holds(pool.map(self._holds, sample), lambda: tell(0, total)):
+                    return full_bitmap(len(chunks))
                 for first in range(0, len(chunks), _SCAN_BATCH):
                     for i, holds in enumerate(pool.map(self._holds, chunks[first : first + _SCAN_BATCH]), first):
                         if not holds:
                             lacking.append(i)
                         done += chunks[i].raw_bytes
-                        if on_progress is not None:
-                            on_progress(done, total)
+                        tell(done, total)
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
@@ -241,6 +252,28 @@ class DiskTarget:
     def _check_open(self) -> None:
         if self._descriptor < 0:
             raise ValueError("check_target was not called, or the target is closed")
+
+
+def _any_holds(found: Iterable[bool], tell: Callable[[], None]) -> bool:
+    for holds in found:
+        tell()
+        if holds:
+            return True
+    return False
+
+
+def _nobody(done: int, total: int) -> None:
+    pass
+
+
+def _sample(manifest: Manifest) -> Sequence[Chunk]:
+    """Chunks to look at before the whole disk is read: none when the image is so small that it does not matter, and no
+    zeros, which a blank disk holds too."""
+    if len(manifest.chunks) < _SAMPLE_FROM:
+        return ()
+    telling = [chunk for chunk in manifest.chunks if chunk.hash != _hash_of_zeros(chunk.raw_bytes)]
+    chosen = random.Random(manifest.hash).sample(telling, min(_SAMPLE, len(telling)))
+    return sorted(chosen, key=lambda chunk: chunk.window)  # a disk with heads goes over them once
 
 
 def _any_byte(raw: memoryview) -> bool:

@@ -72,7 +72,7 @@ class Served:
     def roomcast(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A command from outside the network's namespace, as an administrator gives it."""
         return subprocess.run(
-            [ROOMCAST, *arguments], env=self.environment(), capture_output=True, text=True, timeout=120, check=False
+            [ROOMCAST, *arguments], env=self.environment(), capture_output=True, text=True, timeout=300, check=False
         )
 
     def json(self, *arguments: str) -> Any:

@@ -70,6 +70,34 @@ def test_a_scan_finds_what_the_disk_already_holds(disk: Path) -> None:
     assert seen[-1] == (manifest.used_bytes, manifest.used_bytes)
 
 
+def a_large_image(count: int) -> tuple[Manifest, bytes]:
+    """So many chunks of one block each."""
+    source = random_bytes(count * 4096, 9)
+    raws = [source[at : at + 4096] for at in range(0, len(source), 4096)]
+    chunks = tuple(Chunk(i, (Extent(i * 4096, 4096),), hash_chunk(raw), 4096, 1) for i, raw in enumerate(raws))
+    return a_manifest(source_bytes=len(source), window_bytes=4096, layout=(), table="none", chunks=chunks), source
+
+
+def test_a_disk_that_holds_none_of_an_image_is_not_read_whole(tmp_path: Path) -> None:
+    manifest, source = a_large_image(4000)
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(len(source)))
+    seen: list[int] = []
+    with DiskTarget(disk, manifest) as target:
+        target.check_target()
+        assert target.scan(lambda done, total: seen.append(done)) == full_bitmap(4000)
+    assert set(seen) == {0}
+
+
+def test_a_disk_that_holds_a_tenth_of_an_image_is_known_to_the_chunk(tmp_path: Path) -> None:
+    manifest, source = a_large_image(4000)
+    disk = tmp_path / "disk"
+    disk.write_bytes(source[: 400 * 4096] + bytes(3600 * 4096))
+    with DiskTarget(disk, manifest) as target:
+        target.check_target()
+        assert parse_bitmap(target.scan(), 4000) == list(range(400, 4000))
+
+
 def test_one_changed_byte_on_the_disk_is_found_by_reading_back(disk: Path) -> None:
     manifest, raws = an_image()
     with DiskTarget(disk, manifest) as target:
