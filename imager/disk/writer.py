@@ -166,7 +166,10 @@ class DiskTarget:
 
     def read_back(self, chunk: Chunk) -> bool:
         """Whether the disk holds `chunk`, read from the disk and not from memory. Raises DiskError."""
-        return self._holds(chunk)
+        holds = self._holds(chunk)
+        if not holds and chunk.hash == _hash_of_zeros(chunk.raw_bytes):
+            self._clears = False  # a disk that cleared a range and does not give zeros: from now on they are written
+        return holds
 
     def finish(self) -> None:
         """Flush the disk, move a GPT's backup to the end of a larger disk, let the kernel read the table, close.

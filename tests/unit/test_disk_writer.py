@@ -148,6 +148,22 @@ def test_zeros_are_cleared_and_not_written_where_the_disk_can(disk: Path) -> Non
     assert disk.read_bytes() == b"\xaa" * MIB + bytes(2 * MIB) + b"\xaa" * (SIZE - 3 * MIB)
 
 
+def test_zeros_that_do_not_read_back_are_written(disk: Path) -> None:
+    zeros = Chunk(1, (Extent(MIB, MIB),), hash_chunk(bytes(MIB)), MIB, 1)
+    manifest = a_manifest(source_bytes=SIZE, layout=(), table="none", chunks=(zeros,))
+    with DiskTarget(disk, manifest) as target:
+        target.check_target()
+        target.write_chunk(zeros, bytes(MIB))
+        with disk.open("r+b") as file:
+            file.seek(MIB)
+            file.write(b"\xaa" * MIB)  # as from a disk that does not keep its word
+        assert not target.read_back(zeros)
+        before = disk.stat().st_blocks
+        target.write_chunk(zeros, bytes(MIB))
+        assert target.read_back(zeros)
+    assert disk.stat().st_blocks == before
+
+
 def test_what_cannot_be_cleared_says_so() -> None:
     with open("/dev/null", "wb") as null:
         assert not clear_extents(null.fileno(), "/dev/null", (Extent(0, 4096),))
