@@ -29,7 +29,7 @@ ANEW_S = 3.0
 SYSTEM_S = 900.0
 """The installed system's own DHCP is told so long after the boot; later it is no news of the boot."""
 MAX_BOOTS = 2500
-"""Earlier ones are in the database: 2 KB each here."""
+"""Earlier ones are in the database: 1.4 KB each here."""
 MAX_ENTRIES = 50_000
 """Of all boots together."""
 BOOTS_EACH = 6
@@ -179,8 +179,8 @@ class _Boot:
     started_s: float
     machine: str = ""
     address: str = ""
-    first: list[Entry] = field(default_factory=list)
-    last: list[Entry] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    """The first ones, then the last ones."""
     dropped: int = 0
     next_s: float | None = None
     numbers: int = 0
@@ -189,23 +189,23 @@ class _Boot:
     """Its last event."""
     news_s: float = 0.0
     """Its last event that was more than the DHCP of a system."""
-    attempts: list[str] = field(default_factory=list)
+    attempts: tuple[str, ...] = ()
     """Kinds of firmware that asked, in order, each once."""
     attempt_phase: Phase = Phase.NOTHING
-    told: set[str] = field(default_factory=set)
+    told: tuple[str, ...] = ()
+    """The boot files that DHCP named, each once."""
     has_program: bool = False
     """A boot program was fetched, or is being fetched, by the kind of firmware that asked last."""
 
     def __len__(self) -> int:
-        return len(self.first) + len(self.last)
+        return len(self.entries)
 
     def record(self) -> BootRecord:
-        entries = (*self.first, *self.last)
+        entries = tuple(self.entries)
         return BootRecord(self.mac, self.started_s, self.machine, self.address, entries, self.dropped, self.next_s)
 
     def newest(self) -> Entry | None:
-        place = self.last if self.last else self.first
-        return place[-1] if place else None
+        return self.entries[-1] if self.entries else None
 
     def add(self, event: BootEvent, now: float) -> None:
         if isinstance(event, Fetch) and event.state is not FetchState.RUNNING:
@@ -215,25 +215,23 @@ class _Boot:
             if event.state is FetchState.PART and event.parts > 1:
                 self._note(event, now)
                 return
-        place = self.last if self.last else self.first
         newest = self.newest()
         if newest is not None and (
             newest.event == event or (is_optional_miss(event) and is_optional_miss(newest.event))
         ):
-            place[-1] = replace(newest, count=newest.count + 1, last_s=now)
+            self.entries[-1] = replace(newest, count=newest.count + 1, last_s=now)
         else:
             self.numbers += 1
-            entry = Entry(self.numbers, now, event, 1, now)
-            (self.first if len(self.first) < FIRST_ENTRIES and not self.last else self.last).append(entry)
-            if len(self.last) > LAST_ENTRIES:
-                del self.last[0]
+            self.entries.append(Entry(self.numbers, now, event, 1, now))
+            if len(self.entries) > FIRST_ENTRIES + LAST_ENTRIES:
+                del self.entries[FIRST_ENTRIES]
                 self.dropped += 1
         self._note(event, now)
 
     def _note(self, event: BootEvent, now: float) -> None:
         """What the boot as a whole learns from an event."""
-        if isinstance(event, Exchange) and event.boot_file and len(self.told) < 8:
-            self.told.add(event.boot_file)
+        if isinstance(event, Exchange) and event.boot_file not in ("", *self.told) and len(self.told) < 8:
+            self.told += (event.boot_file,)
         if isinstance(event, Fetch) and event.state is not FetchState.REFUSED and not self.has_program:
             self.has_program = role_of(event.path, self.told) is Role.PROGRAM
         phase = phase_of(event, self.told)
@@ -245,44 +243,42 @@ class _Boot:
         """Whether this is the end of a fetch that is on its way."""
         return event.state is not FetchState.RUNNING and self._running(event) is not None
 
-    def _running(self, event: Fetch) -> tuple[list[Entry], int] | None:
+    def _running(self, event: Fetch) -> int | None:
         """Where the entry of the fetch stands that ends now."""
         return self._find(
             lambda old: old.state is FetchState.RUNNING and (old.transport, old.path) == (event.transport, event.path)
         )
 
-    def _find(self, is_it: Callable[[Fetch], bool]) -> tuple[list[Entry], int] | None:
+    def _find(self, is_it: Callable[[Fetch], bool]) -> int | None:
         """Where a fetch among the last entries stands."""
-        for entries in (self.last, self.first):
-            for index in range(len(entries) - 1, max(-1, len(entries) - 40), -1):
-                old = entries[index].event
-                if isinstance(old, Fetch) and is_it(old):
-                    return entries, index
+        for index in range(len(self.entries) - 1, max(-1, len(self.entries) - 80), -1):
+            old = self.entries[index].event
+            if isinstance(old, Fetch) and is_it(old):
+                return index
         return None
 
     def _sum_up(self, part: Fetch, now: float) -> Fetch:
         """The ranges of a file that were sent so far are one entry; when they are all of it, it goes: its end comes."""
-        if (place := self._find(lambda old: is_more_of(part, old))) is None:
+        if (index := self._find(lambda old: is_more_of(part, old))) is None:
             return part
-        entries, index = place
-        before = entries[index]
+        before = self.entries[index]
         assert isinstance(before.event, Fetch)
         together = add_part(before.event, part)
         if together.state is FetchState.PART:
-            entries[index] = replace(before, event=together, count=before.count + 1, last_s=now)
+            self.entries[index] = replace(before, event=together, count=before.count + 1, last_s=now)
         else:
-            del entries[index]
+            del self.entries[index]
         return together
 
     def _take_running(self, event: Fetch) -> None:
         """The entry of the fetch that ends now goes: its end takes its place."""
-        if (place := self._running(event)) is None:
+        if (index := self._running(event)) is None:
             return
-        entries, index = place
-        if entries[index].count > 1:
-            entries[index] = replace(entries[index], count=entries[index].count - 1)
+        entry = self.entries[index]
+        if entry.count > 1:
+            self.entries[index] = replace(entry, count=entry.count - 1)
         else:
-            del entries[index]
+            del self.entries[index]
 
 
 def attempt_of(event: Exchange) -> str:
@@ -321,7 +317,7 @@ class BootLog:
         if isinstance(event, Exchange) and event.is_firmware:
             kind = attempt_of(event)
             if kind not in boot.attempts:
-                boot.attempts.append(kind)
+                boot.attempts += (kind,)
                 boot.attempt_phase = Phase.NOTHING
                 boot.has_program = False
         before = len(boot)

@@ -24,16 +24,17 @@ class Allowances:
         self._per_s = per_s
         self._burst = burst
         self._most = most
-        self._left: dict[Hashable, tuple[float, float]] = {}
+        self._full_s: dict[Hashable, float] = {}
+        """When each bucket is full again, if nothing more is taken."""
 
     def take(self, key: Hashable, now: float) -> bool:
         """Whether there was one left."""
-        left, since = self._left.pop(key, (self._burst, now))
-        left = min(self._burst, left + max(0.0, now - since) * self._per_s)
-        if len(self._left) >= self._most:
-            del self._left[next(iter(self._left))]
-        self._left[key] = (left - 1.0 if left >= 1.0 else left, now)
-        return left >= 1.0
+        full_s = max(now, self._full_s.pop(key, now))
+        is_left = (full_s - now) * self._per_s <= self._burst - 1.0
+        if len(self._full_s) >= self._most:
+            del self._full_s[next(iter(self._full_s))]
+        self._full_s[key] = full_s + 1.0 / self._per_s if is_left else full_s
+        return is_left
 
 
 class Intake:

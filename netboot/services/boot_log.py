@@ -128,7 +128,8 @@ class BootRecorder:
             return
         if request.message_type is MessageType.REQUEST:
             address = request.options.get(REQUESTED_ADDRESS) or request.ciaddr
-            if address != NO_ADDRESS:
+            is_ours = isinstance(outcome, Reply) and outcome.packet.yiaddr == address  # the leases know it
+            if address != NO_ADDRESS and not is_ours:
                 self._learn(str(address), mac)
         self._log.record(mac, exchange_of(request, arrival, outcome), now)
 

@@ -8,13 +8,14 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Protocol
 
-from netboot.wire.tftp import DATA_HEADER_BYTES, build_data
+from netboot.wire.tftp import DATA_HEADER_BYTES, build_data_header
 
 MAX_PIECE_BYTES = 64_000
 """Less than the largest UDP datagram: a piece can be sent by one call."""
 MAX_PIECE_BLOCKS = 64
 """The most datagrams of one call (UDP_MAX_SEGMENTS of older kernels)."""
-CACHE_BYTES = 8 * 1024 * 1024
+CACHE_BYTES = 2 * 1024 * 1024
+"""As far as clients that began together are apart after some seconds; to make a piece again costs little."""
 _ROUND = 65536
 
 
@@ -94,11 +95,12 @@ class PreparedBlocks:
         data = self._content.read(start, length) if length else b""
         if len(data) != length:
             raise ShrunkError
-        packets = [
-            build_data(wire_number(block, rollover), data[(block - first) * size : (block - first + 1) * size])
-            for block in range(first, last + 1)
-        ]
-        return memoryview(b"".join(packets))
+        payloads = memoryview(data)
+        parts: list[bytes | memoryview] = []
+        for block in range(first, last + 1):
+            at = (block - first) * size
+            parts += build_data_header(wire_number(block, rollover)), payloads[at : at + size]
+        return memoryview(b"".join(parts))
 
 
 class ShrunkError(OSError):

@@ -28,6 +28,10 @@ class Opcode(IntEnum):
     OACK = 6
 
 
+_DATA = int(Opcode.DATA)
+"""An enum's member takes longer to pack, and this is done for every block."""
+
+
 class ErrorCode(IntEnum):
     """RFC 1350, appendix; 8: RFC 2347."""
 
@@ -152,7 +156,12 @@ def _options(strings: list[str]) -> dict[str, str]:
 
 def build_data(block: int, payload: bytes | memoryview) -> bytes:
     """DATA; the block number is taken modulo 65536."""
-    return _HEADER.pack(Opcode.DATA, block & 0xFFFF) + payload
+    return build_data_header(block) + payload
+
+
+def build_data_header(block: int) -> bytes:
+    """What goes before the payload."""
+    return _HEADER.pack(_DATA, block & 0xFFFF)
 
 
 def build_ack(block: int) -> bytes:

@@ -221,5 +221,5 @@ def test_what_is_remembered_of_strangers_is_bounded() -> None:
     allowances = Allowances(1.0, 2.0, most=100)
     for number in range(1000):
         assert allowances.take(number, 0.0)
-    assert len(allowances._left) == 100
-    assert IPv4Address(1) not in allowances._left
+    assert len(allowances._full_s) == 100
+    assert IPv4Address(1) not in allowances._full_s
