@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from imager.errors import ApplianceError
 from imager.wire import messages
-from imager.wire.messages import Inventory, Progress, Registration, Task, TaskResult, decode, encode
+from imager.wire.messages import Admission, Inventory, Progress, Registration, Task, TaskResult, decode, encode
 
 REQUEST_TIMEOUT_S = 20.0
 """Of one request without an answer."""
@@ -80,9 +80,10 @@ class ApplianceClient:
         """The signed manifest, not yet checked."""
         return self._authorised("GET", messages.MANIFEST.format(task_id=task_id), timeout_s=120)
 
-    def ready(self, task_id: int, bitmap: bytes) -> None:
-        """We listen, and lack what `bitmap` says."""
-        self._authorised("POST", messages.READY.format(task_id=task_id), bitmap, kind=_BYTES)
+    def ready(self, task_id: int, bitmap: bytes) -> Admission:
+        """We lack what `bitmap` says: where it comes from."""
+        path = messages.READY.format(task_id=task_id)
+        return decode(Admission, self._authorised("POST", path, bitmap, kind=_BYTES))
 
     def has_chunk(self, task_id: int, chunk_hash: bytes) -> bool:
         """Whether the appliance holds this chunk already."""

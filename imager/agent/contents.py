@@ -68,6 +68,7 @@ PROGRAMS = (
 
 LIBRARIES = (
     "usr/lib/x86_64-linux-gnu/libisal.so.2",
+    "usr/lib/x86_64-linux-gnu/libcrypto.so.3",
     "usr/lib/x86_64-linux-gnu/libgcc_s.so.1",
     "usr/lib/x86_64-linux-gnu/libblkid.so.1",
     "usr/lib/x86_64-linux-gnu/ossl-modules/legacy.so",
@@ -153,6 +154,7 @@ CHECKED_IMPORTS = (
     "blake3",
     "construct",
     "cryptography.hazmat.backends.openssl.backend",
+    "cryptography.hazmat.primitives.ciphers.aead",
     "ctypes",
     "http.client",
     "multiprocessing.connection",

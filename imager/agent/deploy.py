@@ -87,7 +87,7 @@ def _deploy_sectors(
         target.check_target()
         meter.begin("scan", manifest.used_bytes)
         lacking = target.scan(scanned)
-        counters = _receive(task, context, manifest, target, lacking, spare)
+        counters = _receive(context, manifest, target, lacking, spare)
         meter.begin("verify")
         target.finish()
     meter.begin("customise")
@@ -103,7 +103,7 @@ def _deploy_file(
     check_volume_target(Path(disk.device), int(manifest.facts.get("wim.1.bytes", "0")))
     with scratch_file(manifest.source_bytes, _memory_bytes()) as path, FileTarget(path, manifest) as target:
         lacking = target.scan()
-        counters = _receive(task, context, manifest, target, lacking, spare)
+        counters = _receive(context, manifest, target, lacking, spare)
         context.meter.begin("verify")
         context.check_wanted()
         volume = make_volume(Path(disk.device), context.firmware, context.say)
@@ -115,7 +115,6 @@ def _deploy_file(
 
 
 def _receive(
-    task: DeployTask,
     context: TaskContext,
     manifest: Manifest,
     target: Target,
@@ -128,8 +127,11 @@ def _receive(
     context.check_wanted()
     context.meter.begin("receive", total, len(wanted))
     context.say(f"the disk lacks {len(wanted)} of {len(manifest.chunks)} chunks ({describe_size(total)})")
+    cast = context.client.ready(context.task_id, lacking).cast
+    if cast is None:
+        return 0, 0, 0
     process = ReceiveProcess(
-        task.cast,
+        cast,
         context.link.address,
         manifest.stored_lengths,
         lacking,
@@ -140,7 +142,6 @@ def _receive(
     reason = "the agent failed"
     try:
         process.start()
-        context.client.ready(context.task_id, lacking)
         take_in(process, manifest, target, context)
         process.done()
         counters = process.statistics()

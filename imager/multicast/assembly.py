@@ -1,8 +1,9 @@
 """Where received symbols go: chunks under assembly in slots of a fixed memory. Pure.
 
-A chunk takes a free slot with its first symbol and keeps it until the shell has released it. Symbols are placed by run,
-not one by one. A block that has as many symbols as it is long, source or repair, is whole; a chunk of whole blocks is
-handed out. Without a free slot symbols are dropped: they are asked for later.
+A chunk takes a free slot with its first symbol and keeps it until the shell has released it. Symbols are opened by run,
+not one by one, straight into their slot; one that is there already, or has no slot, is opened elsewhere, only to prove
+it: what is forged changes nothing. A block that has as many symbols as it is long, source or repair, is whole; a chunk
+of whole blocks is handed out. Without a free slot symbols are dropped: they are asked for later.
 """
 
 import numpy as np
@@ -10,8 +11,8 @@ import numpy as np
 from imager.multicast.erasure import REPAIR_ROWS, ErasureCode
 from imager.multicast.events import ChunkAssembled
 from imager.multicast.layout import BoolArray, CastLayout, IntArray
-from imager.wire.packets import ByteArray
-from imager.wire.session import SYMBOL_BYTES
+from imager.wire.seal import ByteArray, Opener
+from imager.wire.session import Reject
 
 UNWANTED, LACKING, OPEN, HANDED_OUT, HELD = range(5)
 """States of a chunk: of no interest; wanted, without a slot; in a slot; whole, with the shell; released as good."""
@@ -23,11 +24,13 @@ class Assembly:
     def __init__(self, layout: CastLayout, wanted: BoolArray, memory: ByteArray, code: ErasureCode) -> None:
         """`memory`: shape (slots, slot bytes), a slot at least the padded longest chunk; the assembly's from now on."""
         self.slots = slots = len(memory)
-        symbols = memory.shape[1] // SYMBOL_BYTES
+        self._symbol_bytes = layout.symbol_bytes
+        symbols = memory.shape[1] // self._symbol_bytes
         assert slots and symbols >= layout.max_chunk_symbols
         self._layout = layout
         self._code = code
-        self._memory = memory[:, : symbols * SYMBOL_BYTES].reshape(slots, symbols, SYMBOL_BYTES)
+        self._memory = memory[:, : symbols * self._symbol_bytes].reshape(slots, symbols, self._symbol_bytes)
+        self._places = [slot.data.cast("B") for slot in self._memory]
         self._seen = np.zeros((slots, symbols), np.bool_)
         self._free = list(range(slots))
         self._slot = [-1] * layout.chunk_count
@@ -42,7 +45,7 @@ class Assembly:
         """1 + the highest repair row of a block that was seen."""
         self.open_blocks = np.zeros(layout.block_count, np.bool_)
         """Blocks of chunks in a slot."""
-        self._repair: dict[int, dict[int, bytes]] = {}
+        self._repair: dict[int, dict[int, bytearray]] = {}
         self._current = (0, 0, 0)  # chunk, its first symbol, the symbol after it
         self._assembled: list[ChunkAssembled] = []
         self.held_count = 0
@@ -55,39 +58,70 @@ class Assembly:
     def free_slots(self) -> int:
         return len(self._free)
 
-    def place_source(self, first: int, payload: ByteArray) -> None:
-        """Consecutive source symbols from number `first`, all below symbol_count; payload of shape (n,
-        SYMBOL_BYTES).
+    def place_source(self, first: int, opener: Opener, at: int, count: int) -> list[int]:
+        """Consecutive source symbols from number `first`, all below symbol_count, in `count` packets of `opener`.
+
+        The first of these is its packet `at`. Returns which packets are forged.
         """
-        while len(payload):
+        forged: list[int] = []
+        while count:
             chunk, start, end = self._current
             if not start <= first < end:
                 chunk = self._layout.chunk_of(first)
                 start, end = self._layout.chunk_first_symbol[chunk : chunk + 2].tolist()
                 self._current = (chunk, start, end)
-            count = min(len(payload), end - first)
-            self._place_in_chunk(chunk, first - start, first, payload[:count])
-            payload = payload[count:]
-            first += count
+            part = min(count, end - first)
+            wrong = self._place_in_chunk(chunk, first - start, first, opener, at, part)
+            if wrong:
+                forged += [at + place for place in wrong]
+            at += part
+            first += part
+            count -= part
+        return forged
 
-    def _place_in_chunk(self, chunk: int, at: int, first: int, payload: ByteArray) -> None:
-        slot = self._slot_of(chunk, len(payload))
+    def _place_in_chunk(self, chunk: int, start: int, first: int, opener: Opener, at: int, count: int) -> list[int]:
+        """Symbols of one chunk, from its symbol `start` on; which of them, 0..count-1, are forged."""
+        slot = self._slot_for(chunk)
         if slot < 0:
-            return
-        seen = self._seen[slot, at : at + len(payload)]
-        if not seen.any():
-            self._memory[slot, at : at + len(payload)] = payload
+            forged = opener.open(at, count, None)
+            self._pass_over(chunk, count - len(forged))
+            return forged
+        seen = self._seen[slot, start : start + count]
+        size = self._symbol_bytes
+        place = self._places[slot][start * size : (start + count) * size]
+        if seen.any():
+            return self._place_singly(chunk, slot, first, seen, opener, at, place)
+        forged = opener.open(at, count, place)
+        if len(forged) < count:
+            self._take_slot(chunk, slot)
             seen[:] = True
-            self._count_run(chunk, first, len(payload))
-            return
-        new = np.flatnonzero(~seen)
-        self.duplicates += len(payload) - len(new)
-        if len(new):
-            self._memory[slot, at + new] = payload[new]
-            seen[new] = True
-            blocks = np.searchsorted(self._layout.block_first_symbol, first + new, "right") - 1
-            for block, count in zip(*(part.tolist() for part in np.unique(blocks, return_counts=True)), strict=True):
-                self._count(chunk, block, count)
+            if not forged:
+                self._count_run(chunk, first, count)
+            else:
+                seen[forged] = False
+                good = first + np.flatnonzero(seen)
+                blocks = np.searchsorted(self._layout.block_first_symbol, good, "right") - 1
+                for block, new in zip(*(part.tolist() for part in np.unique(blocks, return_counts=True)), strict=True):
+                    self._count(chunk, block, new)
+        return forged
+
+    def _place_singly(
+        self, chunk: int, slot: int, first: int, seen: BoolArray, opener: Opener, at: int, place: memoryview
+    ) -> list[int]:
+        """As _place_in_chunk, where some of the symbols are there already."""
+        size = self._symbol_bytes
+        forged: list[int] = []
+        for number in range(len(seen)):
+            known = bool(seen[number])
+            if opener.open(at + number, 1, None if known else place[number * size : (number + 1) * size]):
+                forged.append(number)
+            elif known:
+                self.duplicates += 1
+            else:
+                self._take_slot(chunk, slot)
+                seen[number] = True
+                self._count(chunk, self._layout.block_of(first + number), 1)
+        return forged
 
     def _count_run(self, chunk: int, first: int, count: int) -> None:
         """Note `count` new symbols of a chunk from number `first`, block by block."""
@@ -107,42 +141,57 @@ class Assembly:
         if lacking <= self.in_hand[block]:
             self._complete(chunk, block)
 
-    def place_repair(self, block: int, row: int, payload: ByteArray) -> bool:
-        """One repair symbol, copied. False when no such block or row exists."""
+    def place_repair(self, block: int, row: int, opener: Opener, at: int) -> Reject | None:
+        """One repair symbol, in packet `at` of `opener`. Why it was not taken, if so."""
         if block >= self._layout.block_count or row >= REPAIR_ROWS:
-            return False
+            return Reject.OUT_OF_RANGE
+        payload = bytearray(self._symbol_bytes)
+        if opener.open(at, 1, memoryview(payload)):
+            return Reject.FORGED
         self.next_row[block] = max(int(self.next_row[block]), row + 1)
         chunk = int(self._layout.block_chunk[block])
-        if self._slot_of(chunk, 1) < 0:
-            return True
+        slot = self._slot_for(chunk)
+        if slot < 0:
+            self._pass_over(chunk, 1)
+            return None
+        self._take_slot(chunk, slot)
         rows = self._repair.setdefault(block, {})
         if not self.lacking[block] or row in rows:
             self.duplicates += 1
-            return True
-        rows[row] = payload.tobytes()
+            return None
+        rows[row] = payload
         self.in_hand[block] = len(rows)
         if self.lacking[block] <= len(rows):
             self._complete(chunk, block)
-        return True
+        return None
 
-    def _slot_of(self, chunk: int, symbols: int) -> int:
-        """The slot of a chunk under assembly, taken now if it has none; -1 when these symbols are of no use."""
+    def _slot_for(self, chunk: int) -> int:
+        """The slot of a chunk under assembly, or the one that it would take; -1 when its symbols are of no use now."""
         slot = self._slot[chunk]
         if slot >= 0 and self.state[chunk] == OPEN:
             return slot
-        if self.state[chunk] != LACKING:
-            self.duplicates += symbols
+        if self.state[chunk] != LACKING or not self._free:
             return -1
-        if not self._free:
-            self.dropped += symbols
-            return -1
-        slot = self._free.pop()  # the one freed last: it may still be in the processor's cache
-        self._slot[chunk] = slot
+        slot = self._free[-1]  # the one freed last: it may still be in the processor's cache
         self._seen[slot] = False
+        return slot
+
+    def _take_slot(self, chunk: int, slot: int) -> None:
+        """A symbol is in the slot that _slot_for gave: if it was free, it is the chunk's now."""
+        if self.state[chunk] != LACKING:
+            return
+        self._free.pop()
+        self._slot[chunk] = slot
         self.state[chunk] = OPEN
         first, end = self._layout.chunk_first_block[chunk : chunk + 2]
         self.open_blocks[first:end] = True
-        return slot
+
+    def _pass_over(self, chunk: int, symbols: int) -> None:
+        """Count symbols that are of no use now."""
+        if self.state[chunk] == LACKING:
+            self.dropped += symbols
+        else:
+            self.duplicates += symbols
 
     def _complete(self, chunk: int, block: int) -> None:
         """A block has all it needs: decode what is missing, and hand the chunk out if it was the last."""
@@ -157,7 +206,7 @@ class Assembly:
             missing = np.flatnonzero(~self._seen[slot, start:end])
             used = np.array(sorted(rows)[:lacking])
             repair = np.frombuffer(b"".join(rows[row] for row in used.tolist()), np.uint8)
-            self._code.decode(self._memory[slot, start:end], missing, used, repair.reshape(lacking, SYMBOL_BYTES))
+            self._code.decode(self._memory[slot, start:end], missing, used, repair.reshape(lacking, self._symbol_bytes))
             self._seen[slot, start:end] = True
         self.lacking[block] = 0
         self.in_hand[block] = 0

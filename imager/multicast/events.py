@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from imager.multicast.holdup import Holdup
-from imager.wire.session import Phase
+from imager.wire.session import Holdup, Phase
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,7 @@ not guessed: every worker says which stage it enters, and what a stage took of t
 
 from enum import IntEnum
 
-
-class Holdup(IntEnum):
-    """What keeps a receiver from taking more."""
-
-    NONE = 0
-    DISK = 1
-    PROCESSOR = 2
+from imager.wire.session import Holdup
 
 
 class Stage(IntEnum):

@@ -1,6 +1,6 @@
 """How the chunks of a cast are cut into blocks and symbols. Pure.
 
-Chunks are byte strings of known lengths. A chunk is cut into symbols of SYMBOL_BYTES (the last one padded with zeros)
+Chunks are byte strings of known lengths. A chunk is cut into symbols of one length (the last one padded with zeros)
 and its symbols evenly into the fewest source blocks of at most MAX_BLOCK_SYMBOLS. Symbols, blocks and chunks are each
 numbered through the whole session, in order; sender and receiver derive the same numbers from the same lengths.
 """
@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from imager.multicast.erasure import MAX_BLOCK_SYMBOLS
-from imager.wire.session import SYMBOL_BYTES
+from imager.wire.session import PACKET_BYTES, symbol_bytes
 
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
-MAX_SYMBOLS = 1 << 32
-"""What the 32-bit symbol number of a packet can name: 6 TB."""
+MAX_SYMBOLS = (1 << 32) - 1
+"""What the 32-bit symbol number of a packet can name, without the last, which is the beacons': 6 TB."""
 
 
 class CastLayout:
@@ -34,15 +34,19 @@ class CastLayout:
         "chunk_first_block",
         "chunk_first_symbol",
         "max_chunk_symbols",
+        "packet_bytes",
         "stored_lengths",
+        "symbol_bytes",
         "symbol_count",
     )
 
-    def __init__(self, stored_lengths: Sequence[int]) -> None:
+    def __init__(self, stored_lengths: Sequence[int], packet_bytes: int = PACKET_BYTES) -> None:
+        self.packet_bytes = packet_bytes
+        self.symbol_bytes = symbol_bytes(packet_bytes)
         lengths = np.asarray(stored_lengths, np.int64).reshape(-1)
         if len(lengths) and int(lengths.min()) < 1:
             raise ValueError("a chunk of no bytes cannot be sent")
-        symbols = -(-lengths // SYMBOL_BYTES)
+        symbols = -(-lengths // self.symbol_bytes)
         blocks = -(-symbols // MAX_BLOCK_SYMBOLS)
         self.stored_lengths = lengths
         self.chunk_count = len(lengths)

@@ -7,10 +7,19 @@ from imager.multicast.sequence import distance, extend
 from imager.wire.packets import Report
 from imager.wire.session import PACKET_BYTES
 
-FRAME_BYTES = PACKET_BYTES + 8 + 20 + 14
-"""A packet with its UDP, IPv4 and Ethernet headers."""
-MAX_BURST = 44
-"""Packets of one send: 64,064 bytes, what one UDP datagram's length field and the kernel's segmentation allow."""
+
+def frame_bytes(packet_bytes: int) -> int:
+    """A packet with its UDP, IPv4 and Ethernet headers."""
+    return packet_bytes + 8 + 20 + 14
+
+
+def max_burst(packet_bytes: int) -> int:
+    """Packets of one send: what one UDP datagram's length field and the kernel's segmentation allow."""
+    return min(64, 65507 // packet_bytes)
+
+
+FRAME_BYTES = frame_bytes(PACKET_BYTES)
+MAX_BURST = max_burst(PACKET_BYTES)
 _BURST_S = 0.001
 """A burst holds at most what the rate gives in this time."""
 _MAX_DEBT_S = 0.005
@@ -20,8 +29,9 @@ _MAX_DEBT_S = 0.005
 class Pacer:
     """Spaces bursts so that a rate holds."""
 
-    def __init__(self) -> None:
+    def __init__(self, packet_bytes: int = PACKET_BYTES) -> None:
         self._due = 0.0
+        self._frame_bits = frame_bytes(packet_bytes) * 8
 
     def due(self) -> float:
         """When the next burst may leave."""
@@ -30,16 +40,16 @@ class Pacer:
     def sent(self, packets: int, rate_bps: float, now: float) -> None:
         """A burst left; rate 0 means no limit."""
         if rate_bps > 0:
-            self._due = max(self._due, now - _MAX_DEBT_S) + packets * FRAME_BYTES * 8 / rate_bps
+            self._due = max(self._due, now - _MAX_DEBT_S) + packets * self._frame_bits / rate_bps
         else:
             self._due = now
 
 
-def burst_packets(rate_bps: float) -> int:
+def burst_packets(rate_bps: float, packet_bytes: int = PACKET_BYTES) -> int:
     """How many packets may leave at once: small buffers on the way hold little of a fast sender's burst."""
     if rate_bps <= 0:
-        return MAX_BURST
-    return min(MAX_BURST, max(1, int(rate_bps * _BURST_S / (FRAME_BYTES * 8))))
+        return max_burst(packet_bytes)
+    return min(max_burst(packet_bytes), max(1, int(rate_bps * _BURST_S / (frame_bytes(packet_bytes) * 8))))
 
 
 class RateControl:
@@ -72,7 +82,8 @@ class RateControl:
     STALE_S = 3.0
     """A report over a longer time is of a receiver that was away: it says nothing about the rate now."""
 
-    def __init__(self, max_bitrate_bps: float, start_bps: float = START_BPS) -> None:
+    def __init__(self, max_bitrate_bps: float, start_bps: float = START_BPS, packet_bytes: int = PACKET_BYTES) -> None:
+        self._frame_bits = frame_bytes(packet_bytes) * 8
         self._limit = float(max_bitrate_bps)
         self._rate = min(start_bps, self._limit or start_bps)
         self._seen: dict[int, tuple[Report, float]] = {}
@@ -129,7 +140,7 @@ class RateControl:
         if offered < self.MIN_PACKETS or now - since < self.MIN_S:
             return None
         self._seen[receiver] = (report, now)
-        bits_a_second = FRAME_BYTES * 8 / (now - since)
+        bits_a_second = self._frame_bits / (now - since)
         taken_bps = (received - dropped) * bits_a_second
         self._arrived[receiver] = received * bits_a_second
         # what was sent before the last cut says nothing about the rate since, however late it is seen (full buffers)

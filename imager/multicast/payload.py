@@ -1,4 +1,7 @@
-"""The payloads of a burst: source symbols copied, repair symbols computed. Pure but for the reader that it is given."""
+"""The payloads of a burst: source symbols as they are, repair symbols computed; sealed into their packets.
+
+Pure but for the reader that it is given.
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -9,8 +12,7 @@ from imager.multicast.erasure import ErasureCode
 from imager.multicast.layout import CastLayout
 from imager.multicast.repair import RepairRun
 from imager.multicast.sender import Burst
-from imager.wire.packets import ByteArray
-from imager.wire.session import HEADER_BYTES, SYMBOL_BYTES
+from imager.wire.seal import ByteArray
 
 ReadChunk = Callable[[int], bytes | memoryview]
 
@@ -25,31 +27,32 @@ class PayloadFiller:
         self._layout = layout
         self._read = read
         self._code = code
-        longest = max(1, layout.max_chunk_symbols) * SYMBOL_BYTES
+        longest = max(1, layout.max_chunk_symbols) * layout.symbol_bytes
         self._capacity = max(4, _CACHED_BYTES // longest)
         self._chunks: OrderedDict[int, ByteArray] = OrderedDict()
 
     def fill(self, burst: Burst) -> None:
-        """Write the payloads of `burst.runs` behind their headers. Raises what the reader raises, and ValueError when
+        """Seal the payloads of `burst.runs` behind their headers. Raises what the reader raises, and ValueError when
         a chunk has not the length that was said.
         """
         layout = self._layout
         at = 0
         for run in burst.runs:
-            out = burst.packets[at : at + run.count, HEADER_BYTES:]
-            at += run.count
             if isinstance(run, RepairRun):
                 chunk = int(layout.block_chunk[run.block])
                 start = int(layout.block_first_symbol[run.block] - layout.chunk_first_symbol[chunk])
                 block = self._symbols(chunk)[start : start + int(layout.block_symbols[run.block])]
-                self._code.encode(block, run.first_row, out)
+                payload = np.empty((run.count, layout.symbol_bytes), np.uint8)
+                self._code.encode(block, run.first_row, payload)
             else:
                 chunk = layout.chunk_of(run.first)
                 start = run.first - int(layout.chunk_first_symbol[chunk])
-                out[:] = self._symbols(chunk)[start : start + run.count]
+                payload = self._symbols(chunk)[start : start + run.count]
+            burst.sealer.seal(at, payload)
+            at += run.count
 
     def _symbols(self, chunk: int) -> ByteArray:
-        """The chunk as an array (symbols, SYMBOL_BYTES), the last one padded with zeros."""
+        """The chunk as an array (symbols, symbol bytes), the last one padded with zeros."""
         symbols = self._chunks.get(chunk)
         if symbols is not None:
             self._chunks.move_to_end(chunk)
@@ -58,9 +61,9 @@ class PayloadFiller:
         length = int(self._layout.stored_lengths[chunk])
         if len(data) != length:
             raise ValueError(f"chunk {chunk} has {len(data)} bytes, not the {length} that the session was told")
-        padded = np.zeros(self._layout.chunk_symbols(chunk) * SYMBOL_BYTES, np.uint8)
+        padded = np.zeros(self._layout.chunk_symbols(chunk) * self._layout.symbol_bytes, np.uint8)
         padded[:length] = data
-        symbols = padded.reshape(-1, SYMBOL_BYTES)
+        symbols = padded.reshape(-1, self._layout.symbol_bytes)
         self._chunks[chunk] = symbols
         while len(self._chunks) > self._capacity:
             self._chunks.popitem(last=False)

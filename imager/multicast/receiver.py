@@ -7,7 +7,9 @@ and there is memory for them: this is how losses, a late start, an overrun and a
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,28 +24,32 @@ from imager.multicast.events import (
     ReceiveStatistics,
     SessionLost,
 )
-from imager.multicast.holdup import Holdup
 from imager.multicast.layout import BoolArray, CastLayout, IntArray
-from imager.multicast.sequence import extend
+from imager.multicast.window import SequenceWindow
 from imager.wire.packets import (
-    MAX_NACK_RECORDS,
+    FROM_SENDER,
     NACK_RECORD,
     Answer,
     Beacon,
-    ByteArray,
     Control,
     Done,
+    Head,
     Join,
     Leave,
     Nack,
     Report,
     Status,
     build_control,
+    build_head,
     first_byte_pair,
+    kind_of,
+    most_nack_records,
     parse_ack,
     parse_beacon,
+    parse_head,
 )
-from imager.wire.session import HEADER_BYTES, PACKET_BYTES, Kind, Phase, Reject
+from imager.wire.seal import AesGcm, ByteArray, Cipher, Opener
+from imager.wire.session import BEACON_NUMBER, Holdup, Kind, Phase, Reject
 
 _JOIN_S = 0.1
 """JOIN is repeated after this, then after longer, up to _JOIN_MAX_S, until it is answered."""
@@ -72,6 +78,8 @@ IGMPv2 reports suppressed, a cable that was pulled)."""
 class ReceiverSettings:
     session: int
     receiver: int
+    cast_key: bytes = field(repr=False)
+    control_key: bytes = field(repr=False)
     sender_timeout_s: float = 60
     """The session is lost when nothing of it arrived for so long."""
 
@@ -87,6 +95,7 @@ class ReceiverSession:
         memory: ByteArray,
         code: ErasureCode,
         now: float,
+        cipher: Callable[[bytes], Cipher] = AesGcm,
     ) -> None:
         """`memory`: shape (slots, slot bytes), see Assembly."""
         self._layout = layout
@@ -94,12 +103,21 @@ class ReceiverSession:
         self._assembly = Assembly(layout, wanted, memory, code)
         self._events: list[ReceiverEvent] = []
         self._rejected: Counter[str] = Counter()
+        self.cast_cipher = cipher(settings.cast_key)
+        """Makes the openers that receive_datagrams wants."""
+        self._control_cipher = cipher(settings.control_key)
+        self._said = 0  # datagrams to the sender
+        self._answer_counter = FROM_SENDER - 1  # of the sender's last answer
+        self._beacon_counter = -1
         self._source_head = _head(Kind.SOURCE, settings.session)
         self._repair_head = _head(Kind.REPAIR, settings.session)
+        self._beacon_head = _head(Kind.BEACON, settings.session)
+        self._most_records = most_nack_records(layout.packet_bytes)
         self._phase = Phase.WAITING
         self._frontier = 0  # blocks below were sent once
         self._highest = -1  # source symbol number
-        self._heard = -1  # highest sequence number, not wrapped
+        self._window = SequenceWindow()
+        self._heard = -1  # highest sequence number
         self._heard_first = 0
         self._started = False  # a SOURCE, REPAIR or beacon gave a sequence number
         self._received = 0
@@ -126,90 +144,122 @@ class ReceiverSession:
 
     # what arrives
 
-    def receive_datagrams(self, packets: ByteArray, now: float) -> None:
-        """Packets of the group, shape (n, PACKET_BYTES); they are copied where needed. What is not of this session is
-        counted and dropped.
+    def receive_datagrams(self, packets: ByteArray, opener: Opener, now: float) -> None:
+        """Packets of the group, shape (n, packet bytes), and an opener for them; they are copied where needed. What the
+        sender of this session did not just seal is counted and dropped.
         """
         if self.closed or not len(packets):
             return
         heads = packets[:, :8].view(np.uint64)[:, 0]
         numbers = packets[:, 8:12].view(">u4")[:, 0].astype(np.int64)
+        sequences = packets[:, 12:16].view(">u4")[:, 0].astype(np.int64)
+        batch = _Batch(packets, numbers, sequences, opener)
         source = heads == self._source_head
         if source.all():
-            self._take_source(numbers, None, packets, now)
-        else:
-            self._take_mixed(source, heads, numbers, packets, now)
-
-    def _take_mixed(
-        self,
-        source: BoolArray,
-        heads: np.ndarray[tuple[int], np.dtype[np.uint64]],
-        numbers: IntArray,
-        packets: ByteArray,
-        now: float,
-    ) -> None:
-        index = np.flatnonzero(source)
-        if len(index):
-            self._take_source(numbers[index], index, packets, now)
+            self._take_fresh(np.arange(len(packets)), batch, self._take_source, now)
+            return
         repair = (heads & _NO_ROW) == self._repair_head
-        for at in np.flatnonzero(repair).tolist():
-            row = int(packets[at, 2]) << 8 | int(packets[at, 3])
-            if self._assembly.place_repair(int(numbers[at]), row, packets[at, HEADER_BYTES:]):
-                self._note_data(_sequence(packets, at), 1, now)
-                self._repairs += 1
-            else:
-                self._rejected[Reject.OUT_OF_RANGE] += 1
+        for which, take in ((source, self._take_source), (repair, self._take_repair)):
+            index = np.flatnonzero(which)
+            if len(index):
+                self._take_fresh(index, batch, take, now)
         for at in np.flatnonzero(~source & ~repair).tolist():
-            self._take_other(packets[at].tobytes(), now)
+            if heads[at] == self._beacon_head and numbers[at] == BEACON_NUMBER:
+                self._open_beacon(packets[at].tobytes(), int(sequences[at]), now)
+            else:
+                self._rejected[Reject.NOT_OURS] += 1
 
-    def _take_source(self, numbers: IntArray, index: IntArray | None, packets: ByteArray, now: float) -> None:
-        """Source packets: all of `packets`, or those at `index`; `numbers` are theirs."""
-        highest = int(numbers.max())
-        if highest >= self._layout.symbol_count:
+    def _take_fresh(
+        self, index: IntArray, batch: "_Batch", take: "Callable[[IntArray, _Batch, float], None]", now: float
+    ) -> None:
+        """Take those packets of a batch, at `index`, whose sequence was not taken yet."""
+        sequences = batch.sequences[index]
+        fresh = self._window.fresh(sequences)
+        if fresh is None:
+            take(index, batch, now)
+            return
+        self._rejected[Reject.REPEATED] += int(len(fresh) - np.count_nonzero(fresh))
+        index, sequences = index[fresh], sequences[fresh]
+        _, which, counts = np.unique(sequences, return_inverse=True, return_counts=True)
+        once = counts[which] == 1
+        if once.any():
+            take(index[once], batch, now)
+        for at in index[~once].tolist():  # the same sequence twice: whichever is not forged, but only one of them
+            if self._window.is_fresh(int(batch.sequences[at])):
+                take(np.array([at]), batch, now)
+            else:
+                self._rejected[Reject.REPEATED] += 1
+
+    def _take_source(self, index: IntArray, batch: "_Batch", now: float) -> None:
+        numbers = batch.numbers[index]
+        if int(numbers.max()) >= self._layout.symbol_count:
             good = numbers < self._layout.symbol_count
             self._rejected[Reject.OUT_OF_RANGE] += int(len(good) - np.count_nonzero(good))
             if not good.any():
                 return
-            index = np.flatnonzero(good) if index is None else index[good]
-            numbers = numbers[good]
-            highest = int(numbers.max())
-        breaks = np.diff(numbers) != 1
-        if index is not None:
-            breaks |= np.diff(index) != 1
+            index, numbers = index[good], numbers[good]
+        breaks = (np.diff(numbers) != 1) | (np.diff(index) != 1)
         edges = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(numbers)]
+        forged: list[int] = []
         for start, end in itertools.pairwise(edges):
-            at = start if index is None else int(index[start])
-            self._assembly.place_source(int(numbers[start]), packets[at : at + end - start, HEADER_BYTES:])
+            forged += self._assembly.place_source(int(numbers[start]), batch.opener, int(index[start]), end - start)
+        if forged:
+            self._rejected[Reject.FORGED] += len(forged)
+            good = ~np.isin(index, forged)
+            index, numbers = index[good], numbers[good]
+            if not len(index):
+                return
         if self._phase is Phase.WAITING:
             self._phase = Phase.SENDING
-        if highest > self._highest:
-            self._highest = highest
-        self._note_data(_sequence(packets, -1 if index is None else int(index[-1])), len(numbers), now)
+        self._highest = max(self._highest, int(numbers.max()))
+        self._note_data(batch.sequences[index], now)
 
-    def _note_data(self, sequence: int, count: int, now: float) -> None:
+    def _take_repair(self, index: IntArray, batch: "_Batch", now: float) -> None:
+        good: list[int] = []
+        for at in index.tolist():
+            row = int(batch.packets[at, 2]) << 8 | int(batch.packets[at, 3])
+            reason = self._assembly.place_repair(int(batch.numbers[at]), row, batch.opener, at)
+            if reason is None:
+                good.append(at)
+            else:
+                self._rejected[reason] += 1
+        if good:
+            self._repairs += len(good)
+            self._note_data(batch.sequences[good], now)
+
+    def _note_data(self, sequences: IntArray, now: float) -> None:
+        """Packets with these sequences were proven."""
         if not self._received:
             self._status_wait = _STATUS_FIRST_S
             self._status_at = min(self._status_at, now + self._status_wait)
-        self._received += count
+        self._received += len(sequences)
         if not self._started:
-            self._start_sequence(sequence - count + 1)
-        self._heard = max(self._heard, extend(self._heard, sequence))
+            self._start_sequence(int(sequences.min()))
+        self._window.take(sequences)
+        self._heard = max(self._heard, self._window.highest)
         self._sender_at = now
         self._group_heard = True
 
     def _start_sequence(self, sequence: int) -> None:
         self._started = True
+        self._window.start(sequence)
         self._heard_first = sequence
         self._heard = sequence - 1
 
-    def _take_other(self, data: bytes, now: float) -> None:
+    def _open_beacon(self, data: bytes, counter: int, now: float) -> None:
+        if counter <= self._beacon_counter:
+            self._rejected[Reject.REPEATED] += 1
+            return
         try:
-            beacon = parse_beacon(data)
+            body = self.cast_cipher.open(data)
+        except PacketError:
+            self._rejected[Reject.FORGED] += 1
+            return
+        self._beacon_counter = counter
+        try:
+            beacon = parse_beacon(body)
         except PacketError:
             self._rejected[Reject.NOT_OURS] += 1
-            return
-        if beacon.session != self._settings.session:
-            self._rejected[Reject.OTHER_SESSION] += 1
             return
         self._sender_at = now
         self._group_heard = True
@@ -218,7 +268,7 @@ class ReceiverSession:
     def _take_beacon(self, beacon: Beacon, now: float) -> None:
         if not self._started:
             self._start_sequence(beacon.sequence)
-        self._heard = max(self._heard, extend(self._heard, beacon.sequence - 1))
+        self._heard = max(self._heard, beacon.sequence - 1)
         self._frontier = max(self._frontier, min(beacon.frontier, self._layout.block_count))
         self._nack_interval_s = max(beacon.nack_interval_ms, 1) / 1000
         if beacon.phase > self._phase:
@@ -235,20 +285,26 @@ class ReceiverSession:
         if self.closed:
             return
         try:
-            ack = parse_ack(data)
+            head = parse_head(data)
+            if (head.session, head.receiver) != (self._settings.session, self._settings.receiver):
+                raise PacketError(Reject.OTHER_SESSION)
+            if head.kind is not Kind.ACK:
+                raise PacketError(Reject.UNSOLICITED)
+            if head.counter <= self._answer_counter:
+                raise PacketError(Reject.REPEATED)
+            body = self._control_cipher.open(data)
+        except PacketError as error:
+            self._rejected[str(error)] += 1
+            return
+        self._answer_counter = head.counter
+        try:
+            ack = parse_ack(body)
         except PacketError:
             self._rejected[Reject.NOT_OURS] += 1
-            return
-        if (ack.session, ack.receiver) != (self._settings.session, self._settings.receiver):
-            self._rejected[Reject.OTHER_SESSION] += 1
             return
         self._answered = True
         if ack.of is Kind.DONE and self._done_at is not None:
             self._close(DoneAcknowledged())
-        elif ack.answer is Answer.UNKNOWN_RECEIVER:
-            # before it was ever accepted it may only be early: JOIN is repeated until it is admitted
-            if self._join_at is None:
-                self._lose("the sender does not know this receiver any longer; its session began anew")
         elif ack.answer is Answer.FAILED_BEFORE:
             self._lose("the sender gave this receiver up, as it was silent too long or was removed")
         elif ack.of is Kind.JOIN and self._join_at is not None:
@@ -293,7 +349,7 @@ class ReceiverSession:
         """Give up; the sender is told once, by the next datagrams_to_send()."""
         if not self.closed:
             self.closed = True
-            self._farewell.append(build_control(Leave(self._settings.session, self._settings.receiver, reason)))
+            self._farewell.append(self._seal(Leave(reason)))
 
     # what is sent
 
@@ -303,7 +359,6 @@ class ReceiverSession:
             farewell, self._farewell = self._farewell, []
             return farewell
         messages: list[Control] = []
-        number = (self._settings.session, self._settings.receiver)
         if self._done_at is not None:
             if now >= self._done_at:
                 if not self._done_left:
@@ -311,25 +366,25 @@ class ReceiverSession:
                     return []
                 self._done_at = now + _DONE_S * 2 ** (_DONE_TIMES - self._done_left)
                 self._done_left -= 1
-                messages.append(Done(*number, self.report()))
-            return [build_control(message) for message in messages]
+                messages.append(Done(self.report()))
+            return [self._seal(message) for message in messages]
         if self._join_at is not None and now >= self._join_at:
             self._join_at = now + self._join_wait
             self._join_wait = min(self._join_wait * 2, _JOIN_MAX_S)
-            messages.append(Join(*number, self._assembly.to_hold_count))
+            messages.append(Join(self._assembly.to_hold_count))
         if now >= self._nack_at:
             records = self._records(now)
             hurry = 1 if self._phase is Phase.REPAIRING else _UNHURRIED
             self._nack_at = now + self._nack_interval_s * hurry
-            for start in range(0, len(records), MAX_NACK_RECORDS):
+            for start in range(0, len(records), self._most_records):
                 self._nacks += 1
-                messages.append(Nack(*number, self.report(), records[start : start + MAX_NACK_RECORDS]))
+                messages.append(Nack(self.report(), records[start : start + self._most_records]))
         if now >= self._status_at:
             self._status_at = now + self._status_wait
             self._status_wait = min(self._status_wait * 1.5, _STATUS_S)
             if self._join_at is None:
-                messages.append(Status(*number, self.report()))
-        return [build_control(message) for message in messages]
+                messages.append(Status(self.report()))
+        return [self._seal(message) for message in messages]
 
     def _records(self, now: float) -> np.ndarray[tuple[int], np.dtype[np.void]]:
         """What to ask for now: one record a block, lowest first."""
@@ -350,7 +405,8 @@ class ReceiverSession:
         wait = _RETRY_S * (1 << np.minimum(self._tries[blocks], 4)) / 2
         due = (lacking > 0) & (now - self._asked_at[blocks] >= wait)
         blocks, lacking = np.sort(blocks[due]), lacking[due][np.argsort(blocks[due], kind="stable")]
-        blocks, lacking = blocks[: _MAX_NACKS * MAX_NACK_RECORDS], lacking[: _MAX_NACKS * MAX_NACK_RECORDS]
+        most = _MAX_NACKS * self._most_records
+        blocks, lacking = blocks[:most], lacking[:most]
         self._asked_at[blocks] = now
         self._tries[blocks] += 1
         records = np.zeros(len(blocks), NACK_RECORD)
@@ -368,14 +424,22 @@ class ReceiverSession:
             dropped=self._assembly.dropped,
             repairs=self._repairs,
             chunks_done=self._assembly.held_count,
+            slots=self._assembly.slots,
+            free_slots=self._assembly.free_slots,
+            holdup=self.holdup,
         )
+
+    def _seal(self, message: Control) -> bytes:
+        head = Head(kind_of(message), self._settings.receiver, self._settings.session, self._said)
+        self._said += 1
+        return self._control_cipher.seal(build_head(head), build_control(message))
 
     def _lost(self) -> int:
         return max(0, self._heard - self._heard_first + 1 - self._received) if self._started else 0
 
     def statistics(self) -> ReceiveStatistics:
         return ReceiveStatistics(
-            received_bytes=self._received * PACKET_BYTES,
+            received_bytes=self._received * self._layout.packet_bytes,
             received_packets=self._received,
             repair_packets=self._repairs,
             lost_packets=self._lost(),
@@ -417,8 +481,6 @@ class ReceiverSession:
         waited = f"{self._settings.sender_timeout_s:g} s"
         if self._group_heard:
             self._lose(f"nothing more came from the sender for {waited}")
-        elif self._answered and self._join_at is not None:
-            self._lose(f"the sender did not admit this receiver for {waited}")
         elif self._answered:
             self._lose(
                 f"the sender answers, but none of its multicast packets arrived for {waited}: "
@@ -454,5 +516,10 @@ def _head(kind: Kind, session: int) -> np.uint64:
 _NO_ROW = np.uint64(np.frombuffer(b"\xff\xff\0\0\xff\xff\xff\xff", np.uint64)[0])
 
 
-def _sequence(packets: ByteArray, at: int) -> int:
-    return int.from_bytes(packets[at, 12:16].tobytes(), "big")
+class _Batch(NamedTuple):
+    """Packets of one call; the first index of each array is the packet's."""
+
+    packets: ByteArray
+    numbers: IntArray
+    sequences: IntArray
+    opener: Opener

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from imager.wire.seal import Cipher
+
 Address = tuple[str, int]
 
 
@@ -23,7 +25,14 @@ class Member:
     standing: Standing
     heard_at: float
     """When it last said anything, or was admitted."""
-    address: Address = ("", 0)
+    cipher: Cipher
+    """Of its control key."""
+    address: Address | None = None
+    """Where its first datagram came from: no other address speaks for it."""
+    counter: int = -1
+    """Of the last datagram that was taken from it."""
+    said: int = 0
+    """Datagrams that were sent to it."""
 
 
 class Roster:
@@ -33,9 +42,11 @@ class Roster:
         self._silence_timeout_s = silence_timeout_s
         self._members: dict[int, Member] = {}
 
-    def admit(self, receiver: int, now: float) -> None:
-        """Expect a receiver, for the first time or again."""
-        self._members[receiver] = Member(Standing.EXPECTED, now)
+    def admit(self, receiver: int, cipher: Cipher, now: float) -> None:
+        """Expect a receiver. Raises ValueError when its number was used before."""
+        if receiver in self._members:
+            raise ValueError(f"receiver {receiver} was admitted before")
+        self._members[receiver] = Member(Standing.EXPECTED, now, cipher)
 
     def get(self, receiver: int) -> Member | None:
         return self._members.get(receiver)

@@ -6,11 +6,12 @@ message is harmless, and nobody is waited for but at the end, and there no longe
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from imager.errors import PacketError
+from imager.errors import CastError, PacketError
 from imager.multicast.events import (
     PhaseChanged,
     ReceiverDone,
@@ -22,28 +23,35 @@ from imager.multicast.events import (
     SessionEnded,
 )
 from imager.multicast.layout import BoolArray, CastLayout
-from imager.multicast.pace import MAX_BURST, Pacer, RateControl, burst_packets
+from imager.multicast.pace import Pacer, RateControl, burst_packets, max_burst
 from imager.multicast.repair import RepairQueue, RepairRun, Run, SourceRun
-from imager.multicast.roster import Address, Roster, Standing
+from imager.multicast.roster import Address, Member, Roster, Standing
 from imager.multicast.sequence import extend
 from imager.wire.packets import (
     DATA_HEADER,
+    FROM_SENDER,
     Ack,
     Answer,
     Beacon,
-    ByteArray,
     Control,
     Done,
+    Head,
     Join,
     Leave,
     Nack,
     Report,
+    Status,
     build_ack,
     build_beacon,
+    build_beacon_head,
+    build_head,
     first_byte_pair,
+    kind_of,
     parse_control,
+    parse_head,
 )
-from imager.wire.session import HEADER_BYTES, PACKET_BYTES, Kind, Phase, Reject
+from imager.wire.seal import AesGcm, ByteArray, Cipher, Sealer
+from imager.wire.session import HEADER_BYTES, Kind, Phase, Reject
 
 _REPAIR_AGE_S = 0.005
 """Repair symbols wait so long for company, to leave as one burst."""
@@ -53,6 +61,7 @@ _BEACON_MAX_S = 0.25
 """...up to this, which is also their interval while the sender is busy or waits for receivers."""
 _END_BEACONS = 4
 _END_BEACON_S = 0.01
+_LAST_SEQUENCE = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,32 +69,44 @@ class Burst:
     """Packets that leave in one call. The arrays are the session's until its next call."""
 
     packets: ByteArray
-    """Shape (packets, PACKET_BYTES), headers filled in; the shell fills in the payload of `runs`, in their order."""
+    """Shape (packets, packet bytes), headers filled in; the shell has the payloads of `runs` sealed, in their order."""
     runs: tuple[Run, ...]
     """Empty for a beacon, which is whole."""
+    sealer: Sealer
+    """Of `packets`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SenderSettings:
     session: int
+    cast_key: bytes = field(repr=False)
     silence_timeout_s: float = 30
     max_bitrate_bps: float = 0
     start_bps: float = RateControl.START_BPS
     nack_interval_s: float = 0.01
+    is_held: bool = False
+    """It does not end before let_end(), though nobody is waited for."""
 
 
 class SenderSession:
     """One sending. Feed it datagrams and time; take bursts, replies and events until it is `closed`."""
 
-    def __init__(self, layout: CastLayout, settings: SenderSettings, wanted: BoolArray, now: float) -> None:
+    def __init__(
+        self,
+        layout: CastLayout,
+        settings: SenderSettings,
+        wanted: BoolArray,
+        now: float,
+        cipher: Callable[[bytes], Cipher] = AesGcm,
+    ) -> None:
         """`wanted`: chunks of the first pass, shape (chunk_count,)."""
         self._layout = layout
         self._settings = settings
         self._planned = wanted.copy()
         self._roster = Roster(settings.silence_timeout_s)
         self._repairs = RepairQueue(layout)
-        self._rate = RateControl(settings.max_bitrate_bps, settings.start_bps)
-        self._pacer = Pacer()
+        self._rate = RateControl(settings.max_bitrate_bps, settings.start_bps, layout.packet_bytes)
+        self._pacer = Pacer(layout.packet_bytes)
         self._events: list[SenderEvent] = []
         self._replies: list[tuple[bytes, Address]] = []
         self._rejected: Counter[str] = Counter()
@@ -101,22 +122,30 @@ class SenderSession:
         self._end_beacons = _END_BEACONS
         self._begun_at = now
         self._first_pass_s = 0.0
-        self._packets = np.zeros((MAX_BURST, PACKET_BYTES), np.uint8)
+        self._is_held = settings.is_held
+        self._cipher = cipher
+        self._cast_cipher = cipher(settings.cast_key)
+        self._beacons = 0
+        most = max_burst(layout.packet_bytes)
+        self._packets = np.zeros((most, layout.packet_bytes), np.uint8)
+        self._sealer = self._cast_cipher.sealer(self._packets)
         self._headers = self._packets[:, :HEADER_BYTES].view(DATA_HEADER)[:, 0]
         self._headers["session"] = settings.session
-        self._steps = np.arange(MAX_BURST, dtype=np.int64)
+        self._steps = np.arange(most, dtype=np.int64)
         self.closed = False
         """Nothing more will come out of this session."""
 
     # commands of the shell
 
-    def admit(self, receiver: int, wanted: BoolArray | None, now: float) -> None:
-        """Let a receiver join; chunks it wants join the first pass as far as that has not passed them."""
+    def admit(self, receiver: int, control_key: bytes, wanted: BoolArray | None, now: float) -> None:
+        """Let a receiver join; chunks it wants join the first pass as far as that has not passed them.
+
+        Raises ValueError for a number that was used before: who comes again has another number and another key.
+        """
         if self.phase is Phase.ENDED:
             self._events.append(ReceiverFailed(receiver, "the session has ended"))
             return
-        self._roster.admit(receiver, now)
-        self._rate.forget(receiver)
+        self._roster.admit(receiver, self._cipher(control_key), now)
         self._planned |= np.ones_like(self._planned) if wanted is None else wanted
 
     def begin(self, now: float) -> None:
@@ -136,6 +165,11 @@ class SenderSession:
             self._events.append(ReceiverFailed(receiver, reason))
             self._end_if_nobody_waits(now)
 
+    def let_end(self, now: float) -> None:
+        """Nobody else will come: the session ends when nobody is waited for."""
+        self._is_held = False
+        self._end_if_nobody_waits(now)
+
     def stop(self, now: float) -> None:
         """End the session, whoever still lacks what."""
         if self.phase is not Phase.ENDED:
@@ -144,44 +178,62 @@ class SenderSession:
     # datagrams
 
     def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
-        """A datagram of the control port. What is not of this session is counted and dropped."""
+        """A datagram of the control port. What no receiver of this session has just said is counted and dropped.
+
+        Nothing costs a cipher but what claims a known receiver's number, address and a counter beyond its last.
+        """
         try:
-            message = parse_control(data)
+            head = parse_head(data)
+            member = self._member_of(head, source)
+            body = member.cipher.open(data)
+        except PacketError as error:
+            self._rejected[str(error)] += 1
+            return
+        member.counter = head.counter
+        member.address = source
+        try:
+            message = parse_control(head.kind, body)
         except PacketError:
             self._rejected[Reject.NOT_OURS] += 1
             return
-        if message.session != self._settings.session:
-            self._rejected[Reject.OTHER_SESSION] += 1
-            return
-        member = self._roster.get(message.receiver)
-        if member is None:
-            self._rejected[Reject.UNKNOWN_RECEIVER] += 1
-            self._answer(message, Answer.UNKNOWN_RECEIVER, source)
-            return
         if member.standing is Standing.FAILED:
-            self._answer(message, Answer.FAILED_BEFORE, source)
+            self._answer(head.receiver, member, message, Answer.FAILED_BEFORE)
             return
-        self._answer(message, Answer.ACCEPTED, source)
+        self._answer(head.receiver, member, message, Answer.ACCEPTED)
         if member.standing is Standing.DONE:
             return
         member.heard_at = now
         if member.standing is Standing.EXPECTED:
             member.standing = Standing.JOINED
-            member.address = source
-            self._events.append(ReceiverJoined(message.receiver, source[0]))
+            self._events.append(ReceiverJoined(head.receiver, source[0]))
             self._beacon_at = now  # tells the joiner where the session is
-        self._handle(message, member.address, now)
+        self._handle(head.receiver, message, now)
 
-    def _answer(self, message: Control, answer: Answer, source: Address) -> None:
-        kind = {Join: Kind.JOIN, Done: Kind.DONE, Leave: Kind.LEAVE}.get(type(message))
-        if kind is None and answer is not Answer.ACCEPTED:
-            kind = Kind.STATUS
-        if kind is not None:
-            self._replies.append((build_ack(Ack(message.session, message.receiver, kind, answer)), source))
+    def _member_of(self, head: Head, source: Address) -> Member:
+        """Who may have said this. Raises PacketError when nobody."""
+        if head.session != self._settings.session:
+            raise PacketError(Reject.OTHER_SESSION)
+        member = self._roster.get(head.receiver)
+        if member is None:
+            raise PacketError(Reject.UNKNOWN_RECEIVER)
+        if member.address is not None and member.address != source:
+            raise PacketError(Reject.OTHER_ADDRESS)
+        if not member.counter < head.counter < FROM_SENDER:
+            raise PacketError(Reject.REPEATED)
+        return member
 
-    def _handle(self, message: Control, address: Address, now: float) -> None:
+    def _answer(self, receiver: int, member: Member, message: Control, answer: Answer) -> None:
+        kind = kind_of(message)
+        if answer is Answer.ACCEPTED and kind in (Kind.NACK, Kind.STATUS):
+            return
+        head = build_head(Head(Kind.ACK, receiver, self._settings.session, FROM_SENDER + member.said))
+        member.said += 1
+        assert member.address is not None
+        self._replies.append((member.cipher.seal(head, build_ack(Ack(kind, answer))), member.address))
+
+    def _handle(self, receiver: int, message: Control, now: float) -> None:
         match message:
-            case Nack(receiver=receiver, report=report, records=records):
+            case Nack(report=report, records=records):
                 self._counts["nacks"] += 1
                 self._report(receiver, report, now, always=False)
                 frontier = self._frontier() if self.phase is not Phase.WAITING else 0
@@ -189,13 +241,14 @@ class SenderSession:
                 wrong = self._repairs.ask(records, heard, frontier, now)
                 if wrong:
                     self._rejected[Reject.OUT_OF_RANGE] += wrong
-            case _:
-                if isinstance(message, Done):
-                    self._finish(message, now)
-                elif isinstance(message, Leave):
-                    self.remove(message.receiver, message.reason or "it left", now)
-                elif not isinstance(message, Join):
-                    self._report(message.receiver, message.report, now, always=True)
+            case Done(report=report):
+                self._finish(receiver, report, now)
+            case Leave(reason=reason):
+                self.remove(receiver, reason or "it left", now)
+            case Status(report=report):
+                self._report(receiver, report, now, always=True)
+            case Join():
+                pass
 
     def _report(self, receiver: int, report: Report, now: float, always: bool) -> None:
         rate_bps = self._rate.report(receiver, report, self._sequence, now)
@@ -212,13 +265,13 @@ class SenderSession:
                 )
             )
 
-    def _finish(self, done: Done, now: float) -> None:
-        self._report(done.receiver, done.report, now, always=True)
-        member = self._roster.get(done.receiver)
+    def _finish(self, receiver: int, report: Report, now: float) -> None:
+        self._report(receiver, report, now, always=True)
+        member = self._roster.get(receiver)
         assert member is not None
         member.standing = Standing.DONE
-        self._rate.forget(done.receiver)
-        self._events.append(ReceiverDone(done.receiver))
+        self._rate.forget(receiver)
+        self._events.append(ReceiverDone(receiver))
         self._end_if_nobody_waits(now)
 
     def replies(self) -> list[tuple[bytes, Address]]:
@@ -227,22 +280,27 @@ class SenderSession:
         return replies
 
     def datagrams_to_send(self, now: float) -> Burst | None:
-        """The next burst to the group; None until next_timeout(), or a datagram, says otherwise."""
+        """The next burst to the group; None until next_timeout(), or a datagram, says otherwise.
+
+        Raises CastError when the key of the cast may seal no more.
+        """
         if self.closed:
             return None
+        if max(self._sequence + len(self._packets), self._beacons) > _LAST_SEQUENCE:
+            raise CastError("this cast has sent as many packets as it may, 2^32: start it again for who lacks the rest")
         if now >= self._beacon_at:
             return self._beacon(now)
         if self.phase not in (Phase.SENDING, Phase.REPAIRING) or now < self._pacer.due():
             return None
         rate_bps = self._rate.rate_bps
-        runs = self._choose(burst_packets(rate_bps), now)
+        runs = self._choose(burst_packets(rate_bps, self._layout.packet_bytes), now)
         if not runs:
             # out of work: the group is told at once how far the sequence went, so that it can miss the last of it
             return self._beacon(now) if self._sequence != self._beacon_sequence else None
         self._rate.grow(now)
         count = self._fill_headers(runs)
         self._pacer.sent(count, rate_bps, now)
-        return Burst(self._packets[:count], tuple(runs))
+        return Burst(self._packets[:count], tuple(runs), self._sealer)
 
     def _choose(self, room: int, now: float) -> list[Run]:
         """New symbols and repair take turns when both are there; whole blocks wait for the first pass to end."""
@@ -316,7 +374,7 @@ class SenderSession:
                 part["row"] = 0
                 part["number"] = run.first + steps
             at += run.count
-        self._headers["sequence"][:at] = (self._sequence + self._steps[:at]) & 0xFFFFFFFF
+        self._headers["sequence"][:at] = self._sequence + self._steps[:at]
         self._sequence += at
         return at
 
@@ -329,7 +387,10 @@ class SenderSession:
     def _beacon(self, now: float) -> Burst:
         frontier = 0 if self.phase is Phase.WAITING else self._frontier()
         interval_ms = round(self._settings.nack_interval_s * 1000)
-        beacon = Beacon(self._settings.session, self.phase, self._sequence, frontier, interval_ms)
+        head = build_beacon_head(self._settings.session, self._beacons)
+        self._beacons += 1
+        beacon = Beacon(self.phase, self._sequence, frontier, interval_ms)
+        sealed = self._cast_cipher.seal(head, build_beacon(beacon, self._layout.symbol_bytes))
         if self.phase is Phase.ENDED:
             self._end_beacons -= 1
             self._beacon_at = now + _END_BEACON_S
@@ -343,7 +404,7 @@ class SenderSession:
         else:
             self._beacon_at = now + _BEACON_MAX_S
         self._beacon_sequence = self._sequence
-        return Burst(np.frombuffer(build_beacon(beacon), np.uint8).reshape(1, PACKET_BYTES), ())
+        return Burst(np.frombuffer(sealed, np.uint8).reshape(1, -1), (), self._sealer)
 
     # time
 
@@ -379,7 +440,7 @@ class SenderSession:
             source_packets=counts["source"],
             resent_packets=counts["resent"],
             repair_packets=counts["repair"],
-            sent_bytes=(counts["source"] + counts["resent"] + counts["repair"]) * PACKET_BYTES,
+            sent_bytes=(counts["source"] + counts["resent"] + counts["repair"]) * self._layout.packet_bytes,
             nacks=counts["nacks"],
             rejected=dict(self._rejected),
             rate_bps=self._rate.rate_bps,
@@ -392,7 +453,7 @@ class SenderSession:
         self._events.append(PhaseChanged(phase))
 
     def _end_if_nobody_waits(self, now: float) -> None:
-        if self.phase in (Phase.SENDING, Phase.REPAIRING) and not self._roster.waited_for():
+        if self.phase in (Phase.SENDING, Phase.REPAIRING) and not (self._is_held or self._roster.waited_for()):
             self._enter(Phase.ENDED, now)
 
     def _close(self, now: float) -> None:

@@ -30,10 +30,11 @@ from imager.multicast.pace import FRAME_BYTES
 from imager.multicast.payload import PayloadFiller
 from imager.multicast.receiver import ReceiverSession, ReceiverSettings
 from imager.multicast.sender import Burst, SenderSession, SenderSettings
-from imager.wire.packets import ByteArray
-from imager.wire.session import PACKET_BYTES, SYMBOL_BYTES, Phase
+from imager.wire.seal import ByteArray, Unsealed
+from imager.wire.session import KEY_BYTES, PACKET_BYTES, SYMBOL_BYTES, Phase
 
 _SESSION = 0x5EED
+_KEY = bytes(KEY_BYTES)
 _READMITTED_S = 0.05
 """A machine that finds its cast ending asks again after this."""
 
@@ -232,8 +233,8 @@ class Simulation:
         planned = np.zeros(self._layout.chunk_count, np.bool_)
         for machine in machines:
             planned |= self._lacks(machine)
-        settings = SenderSettings(self._session, scenario.silence_timeout_s, scenario.max_bitrate_bps)
-        self._sender = sender = SenderSession(self._layout, settings, planned, self._now)
+        settings = SenderSettings(self._session, _KEY, scenario.silence_timeout_s, scenario.max_bitrate_bps)
+        self._sender = sender = SenderSession(self._layout, settings, planned, self._now, Unsealed)
         for machine in machines:
             self._admit(machine)
         self._at(self._now + scenario.begins_at, lambda: self._begin(sender))
@@ -250,11 +251,13 @@ class Simulation:
         wanted = self._lacks(machine)
         machine.number = len(self._by_number)
         self._by_number[machine.number] = machine
-        self._sender.admit(machine.number, wanted, self._now)
+        self._sender.admit(machine.number, _KEY, wanted, self._now)
         symbols = max(1, self._layout.max_chunk_symbols)
         machine.memory = np.zeros((self._scenario.slots, symbols * SYMBOL_BYTES), np.uint8)
-        settings = ReceiverSettings(self._session, machine.number, self._scenario.sender_timeout_s)
-        machine.session = ReceiverSession(self._layout, settings, wanted, machine.memory, self._code, self._now)
+        settings = ReceiverSettings(self._session, machine.number, _KEY, _KEY, self._scenario.sender_timeout_s)
+        machine.session = ReceiverSession(
+            self._layout, settings, wanted, machine.memory, self._code, self._now, Unsealed
+        )
         machine.present = True
         machine.said_done = False
         machine.wake_at = float("inf")
@@ -438,7 +441,7 @@ class Simulation:
         if self._gone(machine) or machine.session is not session:
             self._outcome.missed_packets += len(packets)
             return
-        session.receive_datagrams(packets, self._now)
+        session.receive_datagrams(packets, session.cast_cipher.opener(packets), self._now)
         self._turn_receiver(machine)
 
     def _answer(self, number: int, data: bytes) -> None:

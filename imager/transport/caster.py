@@ -6,14 +6,17 @@ The child ends by itself when this side's end of their connection closes, so a k
 
 import contextlib
 import pickle
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Protocol
 
 from imager.errors import CastError
 from imager.multicast.events import SenderEvent, SenderStatistics, SessionEnded
 from imager.transport.child import Child
+from imager.wire.messages import CastAddress
+from imager.wire.session import KEY_BYTES, MAX_RECEIVER, PACKET_BYTES, PACKET_BYTES_RANGE
 
 _ENDED_UNEXPECTEDLY = "the sending process ended unexpectedly; its last lines are on standard error"
 
@@ -36,7 +39,7 @@ class SenderAddress:
     """Where a session's packets go, and from where."""
 
     session: int
-    """32-bit number in every packet."""
+    """32-bit number in every packet, chosen by chance for each cast."""
     group: str
     """IPv4 multicast group."""
     data_port: int
@@ -44,6 +47,8 @@ class SenderAddress:
     """IPv4 address of the interface that sends; NACK and STATUS come to it."""
     control_port: int = 0
     """0: any free port, told by `CastProcess.control_port`."""
+    packet_bytes: int = PACKET_BYTES
+    """UDP payload of every packet to the group, in PACKET_BYTES_RANGE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +70,9 @@ class SenderSetup:
     source: ChunkSource
     address: SenderAddress
     options: SenderOptions
-    expected: tuple[int, ...]
     wanted: bytes | None
+    is_held: bool
+    cast_key: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,7 @@ class SenderReady:
 @dataclass(frozen=True, slots=True)
 class Admit:
     receiver: int
+    control_key: bytes = field(repr=False)
     wanted: bytes | None
 
 
@@ -94,17 +101,23 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True)
+class LetEnd:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     pass
 
 
-SenderCommand = Admit | Begin | Remove | Stop
+SenderCommand = Admit | Begin | Remove | LetEnd | Stop
 
 
 class CastProcess:
-    """One sending. start(), begin() when those expected have joined, events() until SessionEnded, stop() always.
+    """One cast. start(), admit() each receiver, begin(), events() until SessionEnded, stop() always.
 
-    Not for several threads. None of its methods waits, except start (for the child's sockets, below a second) and stop.
+    Its keys live as long as it: another process is another cast, whose receivers are admitted anew. Not for several
+    threads. None of its methods waits, except start (for the child's sockets, below a second) and stop.
     """
 
     def __init__(
@@ -112,16 +125,23 @@ class CastProcess:
         source: ChunkSource,
         address: SenderAddress,
         options: SenderOptions | None = None,
-        expected: Sequence[int] = (),
         wanted: bytes | None = None,
+        is_held: bool = False,
     ) -> None:
-        """`expected`: receivers (0..65535) that may join; `wanted`: bitmap of the chunks in the first pass, None: all.
+        """`wanted`: bitmap of the chunks in the first pass beside those of the admitted, None: all. `is_held`: it does
+        not end by itself before let_end(). Raises ValueError for a packet length that is out of its range.
 
         `source` is pickled here, so a source that cannot travel is found at once.
         """
+        if address.packet_bytes not in PACKET_BYTES_RANGE:
+            raise ValueError(f"packets of {address.packet_bytes} bytes; {PACKET_BYTES_RANGE} is possible")
+        self._cast_key = secrets.token_bytes(KEY_BYTES)
         self._setup = pickle.dumps(
-            SenderSetup(source, address, options or SenderOptions(), tuple(expected), wanted), pickle.HIGHEST_PROTOCOL
+            SenderSetup(source, address, options or SenderOptions(), wanted, is_held, self._cast_key),
+            pickle.HIGHEST_PROTOCOL,
         )
+        self._address = address
+        self._admitted = 0
         self._child: Child | None = None
         self._ended = False
         self.control_port = address.control_port
@@ -171,13 +191,37 @@ class CastProcess:
             found.append(SessionEnded(SenderStatistics(), _ENDED_UNEXPECTEDLY))
         return found
 
-    def admit(self, receiver: int, wanted: bytes | None = None) -> None:
-        """Let a receiver join, now or again; the chunks of its bitmap (None: all) are sent too if they were not yet."""
-        self._command(Admit(receiver, wanted))
+    def admit(self, wanted: bytes | None = None) -> CastAddress:
+        """Let a receiver join, by a number and a key that nobody had; the chunks of its bitmap (None: all) are sent too
+        if they were not yet. Not before start(). Raises CastError when all numbers were given.
+        """
+        if self._admitted == MAX_RECEIVER:
+            raise CastError(
+                f"{MAX_RECEIVER} receivers were admitted, which is all that one cast can have: start another"
+            )
+        self._admitted += 1
+        control_key = secrets.token_bytes(KEY_BYTES)
+        self._command(Admit(self._admitted, control_key, wanted))
+        address = self._address
+        return CastAddress(
+            address.session,
+            self._admitted,
+            address.group,
+            address.data_port,
+            address.interface_address,
+            self.control_port,
+            address.packet_bytes,
+            self._cast_key.hex(),
+            control_key.hex(),
+        )
 
     def begin(self) -> None:
         """Start the first pass. The session ends by itself when every admitted receiver is done or failed."""
         self._command(Begin())
+
+    def let_end(self) -> None:
+        """Nobody else will be admitted."""
+        self._command(LetEnd())
 
     def remove(self, receiver: int, reason: str) -> None:
         """Fail a receiver: nobody waits for it any longer."""

@@ -39,7 +39,7 @@ class Catalogue:
     root: str
     """Hexadecimal: see root_hash."""
     cast: CastAddress
-    """`sender` is empty: it is the address that gave the catalogue."""
+    """For the receiver that fetched it alone. Its `sender` does not count: that is who gave the catalogue."""
 
 
 def stored_lengths(file_bytes: int, chunk_bytes: int) -> list[int]:
@@ -114,7 +114,7 @@ class CatalogueServer:
                 threading.Thread(target=self._give, args=(connection, peer[0]), daemon=True).start()
 
     def _give(self, connection: socket.socket, peer: str) -> None:
-        with connection, contextlib.suppress(OSError):
+        with connection, contextlib.suppress(OSError, CastError):  # CastError: none can be admitted any more
             connection.settimeout(_TIMEOUT_S)
             header = messages.encode(self._offer(peer))
             connection.sendall(len(header).to_bytes(4, "big") + header + self._hashes)

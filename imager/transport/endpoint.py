@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from imager.errors import CastError
-from imager.wire.packets import ByteArray
+from imager.wire.seal import ByteArray
 from imager.wire.session import PACKET_BYTES
 
 # Linux: include/uapi/linux/udp.h and asm-generic/socket.h; Python names only some of them.
@@ -42,10 +42,19 @@ def set_buffer(sock: socket.socket, receive: bool, size: int) -> None:
 
 
 class GroupSender:
-    """Sends packets of PACKET_BYTES to a multicast group."""
+    """Sends packets of one length to a multicast group."""
 
-    def __init__(self, group: str, port: int, interface_address: str, ttl: int, use_gso: bool = True) -> None:
+    def __init__(
+        self,
+        group: str,
+        port: int,
+        interface_address: str,
+        ttl: int,
+        use_gso: bool = True,
+        packet_bytes: int = PACKET_BYTES,
+    ) -> None:
         """Raises OSError when the address is not of this machine."""
+        self._packet_bytes = packet_bytes
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(interface_address))
@@ -63,13 +72,13 @@ class GroupSender:
 
     def _enable_gso(self) -> bool:
         try:
-            self._socket.setsockopt(socket.SOL_UDP, _UDP_SEGMENT, PACKET_BYTES)
+            self._socket.setsockopt(socket.SOL_UDP, _UDP_SEGMENT, self._packet_bytes)
         except OSError:
             return False
         return True
 
     def send(self, packets: ByteArray) -> None:
-        """Send all packets of a contiguous array (n, PACKET_BYTES); waits while the link is busy."""
+        """Send all packets of a contiguous array (n, packet bytes); waits while the link is busy."""
         data = packets.data.cast("B")
         if self.gso:
             try:
@@ -81,8 +90,8 @@ class GroupSender:
                     raise
                 self._socket.setsockopt(socket.SOL_UDP, _UDP_SEGMENT, 0)
                 self.gso = False
-        for start in range(0, len(data), PACKET_BYTES):
-            self._send(data[start : start + PACKET_BYTES], 1)
+        for start in range(0, len(data), self._packet_bytes):
+            self._send(data[start : start + self._packet_bytes], 1)
 
     def _send(self, data: memoryview, packets: int) -> None:
         for _ in range(100):
@@ -103,7 +112,7 @@ class GroupSender:
 
 
 class GroupReceiver:
-    """Receives packets of PACKET_BYTES of a multicast group, many a call."""
+    """Receives packets of one length of a multicast group, many a call."""
 
     def __init__(
         self,
@@ -112,6 +121,7 @@ class GroupReceiver:
         interface_address: str,
         use_gro: bool = True,
         buffer_bytes: int = RECEIVE_BUFFER,
+        packet_bytes: int = PACKET_BYTES,
     ) -> None:
         """Raises OSError when the group cannot be joined on that interface."""
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -128,6 +138,9 @@ class GroupReceiver:
             raise
         self._buffer = np.zeros(_BATCH_BYTES, np.uint8)
         self._view = self._buffer.data
+        most = _BATCH_BYTES // packet_bytes
+        self.batch: ByteArray = self._buffer[: most * packet_bytes].reshape(most, packet_bytes)
+        """Where received packets lie: every batch begins at its first row."""
         self.foreign = 0
         """Datagrams of another length: not of the cast."""
         self.is_drained = False
@@ -151,8 +164,9 @@ class GroupReceiver:
             self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, self._membership)
 
     def receive(self) -> ByteArray:
-        """What has arrived, shape (n, PACKET_BYTES), n 0 when nothing has; valid until the next call."""
+        """What has arrived, shape (n, packet bytes), n 0 when nothing has; valid until the next call."""
         end = 0
+        packet_bytes = self.batch.shape[1]
         room = len(self._view) - _DATAGRAM_BYTES
         receive_into = self._socket.recv_into
         self.is_drained = True
@@ -161,12 +175,12 @@ class GroupReceiver:
                 if end > room:
                     break
                 got = receive_into(self._view[end : end + _DATAGRAM_BYTES])
-                foreign = got % PACKET_BYTES
+                foreign = got % packet_bytes
                 if foreign or not got:
                     self.foreign += 1
                 end += got - foreign
             self.is_drained = False
-        return self._buffer[:end].reshape(-1, PACKET_BYTES)
+        return self.batch[: end // packet_bytes]
 
     def close(self) -> None:
         self._socket.close()

@@ -5,6 +5,7 @@ joins the cast. Every chunk is checked against its hash before it is written, th
 """
 
 import contextlib
+import dataclasses
 import math
 import mmap
 import os
@@ -36,7 +37,6 @@ from imager.transport.interfaces import interface_address
 from imager.transport.receive import PreparedReceiver, ReceivedChunk, ReceiveProcess
 from imager.transport.workers import Storing, Take, take_chunks
 from imager.wire.announce import Announce, build_announce, parse_announce
-from imager.wire.messages import CastAddress
 from imager.wire.session import SYMBOL_BYTES, Phase
 
 DISCOVERY_GROUP = "239.77.0.1"
@@ -153,14 +153,7 @@ def receive_file(
         tell(FileCastProgress("discover", 0, 0))
         sender, catalogue, hashes = _find_sender(address, port, max_wait_s)
         began_s = time.monotonic()
-        cast = CastAddress(
-            session=catalogue.cast.session,
-            receiver=catalogue.cast.receiver,
-            group=catalogue.cast.group,
-            data_port=catalogue.cast.data_port,
-            sender=sender,
-            control_port=catalogue.cast.control_port,
-        )
+        cast = dataclasses.replace(catalogue.cast, sender=sender)
         lengths = FileChunks(output, catalogue.file_bytes, catalogue.chunk_bytes).stored_lengths
         process = ReceiveProcess(
             cast,
@@ -436,11 +429,8 @@ class _Sending:
     def _offer(self, peer: str, root: str) -> Catalogue:
         """The catalogue for a new receiver, which is admitted with it. From the threads of the server."""
         with self._admitting:
-            receiver = len(self._party.addresses)
-            self._party.addresses[receiver] = peer
-            self._process.admit(receiver)
-        cast = self._cast
-        address = CastAddress(cast.session, receiver, cast.group, cast.data_port, "", self._process.control_port)
+            address = self._process.admit()
+            self._party.addresses[address.receiver] = peer
         return Catalogue(self._path.name, self._file_bytes, CHUNK_BYTES, root, address)
 
     def _until_ended(self, announcer: "_Announcer", min_receivers: int, max_wait_s: float) -> SendResult:

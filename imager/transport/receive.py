@@ -17,11 +17,10 @@ from multiprocessing.connection import Connection
 
 from imager.errors import CastError
 from imager.multicast.events import Accepted, ChunkAssembled, DoneAcknowledged, ReceiveStatistics, SessionLost
-from imager.multicast.holdup import Holdup
 from imager.multicast.memory import ReceiverMemory, divide_memory
 from imager.transport.child import Child
 from imager.wire.messages import CastAddress
-from imager.wire.session import SYMBOL_BYTES
+from imager.wire.session import KEY_BYTES, PACKET_BYTES_RANGE, Holdup, symbol_bytes
 
 MIN_SLOTS = 4
 
@@ -98,6 +97,15 @@ class PreparedReceiver:
             self.ring = -1
 
 
+def _check(address: CastAddress) -> None:
+    try:
+        keys = bytes.fromhex(address.cast_key), bytes.fromhex(address.control_key)
+    except ValueError:
+        keys = b"", b""
+    if any(len(key) != KEY_BYTES for key in keys) or address.packet_bytes not in PACKET_BYTES_RANGE:
+        raise CastError("the sender told keys or a packet length that cannot be; is it of another version?")
+
+
 class ReceiveProcess:
     """One receiving: start(), chunks() with a release() for each, done(), stop() always.
 
@@ -116,9 +124,12 @@ class ReceiveProcess:
     ) -> None:
         """`wanted`: bitmap of the chunks to receive, None: all. `memory` bounds the ring, which has at least
         MIN_SLOTS slots of the longest chunk; None: the default's division. A process that was `prepared` is taken over.
+        Raises CastError for an address that cannot be.
         """
+        _check(address)
         longest = max(stored_lengths, default=1)
-        slot_bytes = -(-longest // SYMBOL_BYTES) * SYMBOL_BYTES
+        size = symbol_bytes(address.packet_bytes)
+        slot_bytes = -(-longest // size) * size
         memory = memory or divide_memory()
         slots = min(max(MIN_SLOTS, memory.ring_bytes // slot_bytes), max(MIN_SLOTS, len(stored_lengths)))
         self._setup = ReceiveSetup(

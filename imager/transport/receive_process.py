@@ -36,12 +36,18 @@ class ReceivingLoop:
 
     def __init__(self, setup: ReceiveSetup, ring: int, connection: Connection) -> None:
         """Raises CastError when the group cannot be joined, ValueError for a setup that makes no sense."""
-        layout = CastLayout(setup.stored_lengths)
-        memory = np.frombuffer(mmap.mmap(ring, setup.slots * setup.slot_bytes), np.uint8)
         address = setup.address
+        layout = CastLayout(setup.stored_lengths, address.packet_bytes)
+        memory = np.frombuffer(mmap.mmap(ring, setup.slots * setup.slot_bytes), np.uint8)
         self._session = ReceiverSession(
             layout,
-            ReceiverSettings(address.session, address.receiver, setup.sender_timeout_s),
+            ReceiverSettings(
+                address.session,
+                address.receiver,
+                bytes.fromhex(address.cast_key),
+                bytes.fromhex(address.control_key),
+                setup.sender_timeout_s,
+            ),
             unpack_wanted(setup.wanted, layout.chunk_count),
             memory.reshape(setup.slots, setup.slot_bytes),
             load_code(),
@@ -49,7 +55,11 @@ class ReceivingLoop:
         )
         try:
             self._group = GroupReceiver(
-                address.group, address.data_port, setup.interface_address, buffer_bytes=setup.socket_bytes
+                address.group,
+                address.data_port,
+                setup.interface_address,
+                buffer_bytes=setup.socket_bytes,
+                packet_bytes=address.packet_bytes,
             )
             self._control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self._control.bind((setup.interface_address, 0))
@@ -57,6 +67,7 @@ class ReceivingLoop:
             self._control.setblocking(False)
         except OSError as error:
             raise CastError(f"cannot join {address.group} on {setup.interface_address}: {error.strerror}") from error
+        self._opener = self._session.cast_cipher.opener(self._group.batch)
         self._connection = connection
         self._told_all = False
         self._parent_gone = False
@@ -81,7 +92,7 @@ class ReceivingLoop:
             few = False
             if group in ready:
                 packets = self._group.receive()
-                session.receive_datagrams(packets, now)
+                session.receive_datagrams(packets, self._opener, now)
                 few = self._group.is_drained and len(packets) < _FEW_PACKETS
             if control in ready:
                 self._read_control(now)

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from imager.errors import CastError, DiskError, TargetError
-from imager.multicast.holdup import Effort, Holdup, Stage
+from imager.multicast.holdup import Effort, Stage
 from imager.transport.receive import ReceivedChunk
+from imager.wire.session import Holdup
 
 WORKERS = min(4, max(2, os.cpu_count() or 2))
 

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import types
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -27,7 +27,8 @@ RESULT = "/agent/v1/tasks/{task_id}/result"
 MANIFEST = "/agent/v1/tasks/{task_id}/manifest"
 """GET, answered by the signed manifest (application/octet-stream)."""
 READY = "/agent/v1/tasks/{task_id}/ready"
-"""POST a bitmap (application/octet-stream): bit i, most significant first, is set when chunk i is lacking; 204."""
+"""POST a bitmap (application/octet-stream): bit i, most significant first, is set when chunk i is lacking;
+answered by Admission. Who says it again, with what it lacks by then, is admitted anew."""
 CHUNK = "/agent/v1/tasks/{task_id}/chunks/{hash}"
 """HEAD: 200 when the appliance holds this chunk, else 404. PUT the compressed chunk: 204."""
 PUBLISH = "/agent/v1/tasks/{task_id}/publish"
@@ -122,18 +123,32 @@ class After(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CastAddress:
-    """Where a session's packets go."""
+    """Where one receiver of a cast listens and talks to. For one receiving: who comes again is admitted anew."""
 
     session: int
-    """32-bit number in every packet of the session."""
+    """32-bit number in every packet of the cast."""
     receiver: int
-    """16-bit number of this machine in the session."""
+    """16-bit number of this receiver in the cast."""
     group: str
-    """IPv4 multicast group of DATA and REPAIR."""
+    """IPv4 multicast group of SOURCE, REPAIR and BEACON."""
     data_port: int
     sender: str
-    """IPv4 address for NACK and STATUS."""
+    """IPv4 address for what the receiver says."""
     control_port: int
+    packet_bytes: int
+    """Length of every datagram to the group."""
+    cast_key: str = field(repr=False)
+    """Hexadecimal, 32 bytes: seals what goes to the group. A secret of the cast's receivers."""
+    control_key: str = field(repr=False)
+    """Hexadecimal, 32 bytes: seals what this receiver and the sender say to each other. A secret of these two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The appliance's answer to a machine that is ready."""
+
+    cast: CastAddress | None = None
+    """Where the lacking chunks come from; None when none is lacking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +171,6 @@ class DeployTask:
     """BLAKE3 of the manifest without its signature, hexadecimal."""
     target: str
     """Device, or empty: the machine's only disk that is not removable."""
-    cast: CastAddress
     identity: Identity
     after: After
 

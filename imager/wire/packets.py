@@ -1,11 +1,13 @@
 """The datagrams of the cast: their bytes, and nothing about when they are sent. Pure: no I/O.
 
-Every datagram starts with the same eight bytes: magic, version and kind, a 16-bit field of the kind's own, session. All
-numbers are in network order. SOURCE, REPAIR and BEACON go to the group and are PACKET_BYTES long, so that the kernel's
-segmentation can cut and join them; the others are unicast. SOURCE and REPAIR are parsed many at once, as numpy records;
-the rest by `construct`. docs/wire.md describes the same bytes in words.
+Every sealed datagram starts with sixteen bytes: magic, version and kind, a 16-bit field of the kind's own, session, and
+eight more that make its nonce unique. All numbers are in network order. SOURCE, REPAIR and BEACON go to the group and
+have one length, so that the kernel's segmentation can cut and join them; the others are unicast. SOURCE and REPAIR are
+parsed many at once, as numpy records; heads of the others by `struct`, as anyone can send them, and what was sealed by
+`construct`. docs/wire.md describes the same bytes in words.
 """
 
+import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -27,14 +29,10 @@ from construct import (
 )
 
 from imager.errors import PacketError
-from imager.wire.session import HEADER_BYTES, MAGIC, PACKET_BYTES, SYMBOL_BYTES, VERSION, Kind, Phase, Reject
+from imager.wire.session import BEACON_NUMBER, HEADER_BYTES, MAGIC, TAG_BYTES, VERSION, Holdup, Kind, Phase, Reject
 
-MAX_NACK_RECORDS = 177
-"""What fits one NACK of at most PACKET_BYTES."""
-MAX_CONTROL_BYTES = PACKET_BYTES
-
-ByteArray = npt.NDArray[np.uint8]
-
+FROM_SENDER = 1 << 63
+"""In the counter of what the sender says to one receiver, as both seal with one key."""
 
 DATA_HEADER = np.dtype(
     [("magic", "u1"), ("kind", "u1"), ("row", ">u2"), ("session", ">u4"), ("number", ">u4"), ("sequence", ">u4")]
@@ -57,29 +55,12 @@ def first_byte_pair(kind: Kind) -> tuple[int, int]:
     return MAGIC, VERSION << 4 | kind
 
 
-def _format(kind: Kind, field: str, *rest: Construct) -> Struct:
-    return Struct(
-        "magic" / Const(MAGIC, Int8ub),
-        "kind" / Const(VERSION << 4 | kind, Int8ub),
-        field / Int16ub,
-        "session" / Int32ub,
-        *rest,
-    )
-
-
-SOURCE_FORMAT = _format(Kind.SOURCE, "row", "number" / Int32ub, "sequence" / Int32ub, "payload" / Bytes(SYMBOL_BYTES))
-REPAIR_FORMAT = _format(Kind.REPAIR, "row", "number" / Int32ub, "sequence" / Int32ub, "payload" / Bytes(SYMBOL_BYTES))
-"""One at a time, for tests and tools; the bulk path uses DATA_HEADER."""
-
-_BEACON_PADDING = bytes(PACKET_BYTES - 20)
-_BEACON_FORMAT = _format(
-    Kind.BEACON,
-    "nack_interval_ms",
+_HEAD = struct.Struct(">BBHIQ")
+_BEACON_FORMAT = Struct(
     "sequence" / Int32ub,
     "frontier" / Int32ub,
+    "nack_interval_ms" / Int16ub,
     "phase" / Int8ub,
-    "reserved" / Const(bytes(3)),
-    "padding" / Const(_BEACON_PADDING),
 )
 _REPORT = (
     "heard" / Int32ub,
@@ -88,31 +69,49 @@ _REPORT = (
     "dropped" / Int32ub,
     "repairs" / Int32ub,
     "chunks_done" / Int32ub,
+    "slots" / Int32ub,
+    "free_slots" / Int32ub,
+    "holdup" / Int8ub,
+    "reserved" / Const(bytes(3)),
 )
-_JOIN_FORMAT = _format(Kind.JOIN, "receiver", "chunks_wanted" / Int32ub, Terminated)
-_NACK_FORMAT = _format(
-    Kind.NACK,
-    "receiver",
-    *_REPORT,
-    "count" / Int16ub,
-    "reserved" / Const(bytes(2)),
-    "records" / Bytes(this.count * NACK_RECORD.itemsize),
-    Terminated,
-)
-_STATUS_FORMAT = _format(Kind.STATUS, "receiver", *_REPORT, Terminated)
-_DONE_FORMAT = _format(Kind.DONE, "receiver", *_REPORT, Terminated)
-_LEAVE_FORMAT = _format(Kind.LEAVE, "receiver", "reason" / PascalString(Int8ub, "utf8"), Terminated)
-_ACK_FORMAT = _format(Kind.ACK, "receiver", "of" / Int8ub, "answer" / Int8ub, "reserved" / Const(bytes(2)), Terminated)
-NACK_RECORDS_OFFSET = 36
-"""Bytes before the first record of a NACK."""
-assert NACK_RECORDS_OFFSET + MAX_NACK_RECORDS * NACK_RECORD.itemsize <= PACKET_BYTES
+_FORMATS: dict[Kind, Construct] = {
+    Kind.JOIN: Struct("chunks_wanted" / Int32ub, Terminated),
+    Kind.NACK: Struct(
+        *_REPORT,
+        "count" / Int16ub,
+        "reserved_too" / Const(bytes(2)),
+        "records" / Bytes(this.count * NACK_RECORD.itemsize),
+        Terminated,
+    ),
+    Kind.STATUS: Struct(*_REPORT, Terminated),
+    Kind.DONE: Struct(*_REPORT, Terminated),
+    Kind.LEAVE: Struct("reason" / PascalString(Int8ub, "utf8"), Terminated),
+    Kind.ACK: Struct("of" / Int8ub, "answer" / Int8ub, "reserved" / Const(bytes(2)), Terminated),
+}
+_NACK_BYTES = HEADER_BYTES + 40 + TAG_BYTES
+"""Of a NACK without records."""
+
+
+def most_nack_records(packet_bytes: int) -> int:
+    """What one NACK may have, so that it is no longer than the packets of the group."""
+    return (packet_bytes - _NACK_BYTES) // NACK_RECORD.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The first bytes of a datagram between the sender and one receiver. Not proven before it is opened."""
+
+    kind: Kind
+    receiver: int
+    session: int
+    counter: int
+    """Grows with every datagram of the same direction: FROM_SENDER or below."""
 
 
 @dataclass(frozen=True, slots=True)
 class Beacon:
     """Sender to group: where the session is. Sent when nothing else is, and at every change of phase."""
 
-    session: int
     phase: Phase
     sequence: int
     """Of the next SOURCE or REPAIR."""
@@ -129,7 +128,7 @@ class Report:
     heard: int
     """Highest sequence number handled."""
     received: int
-    """SOURCE and REPAIR datagrams of this session."""
+    """SOURCE and REPAIR datagrams of this session, each counted once."""
     lost: int
     """Sequence numbers that did not arrive."""
     dropped: int
@@ -137,14 +136,16 @@ class Report:
     repairs: int
     """REPAIR datagrams among `received`."""
     chunks_done: int
+    slots: int
+    """Chunks that its memory holds."""
+    free_slots: int
+    holdup: Holdup
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
     """Receiver to sender: here I am. Repeated until acknowledged."""
 
-    session: int
-    receiver: int
     chunks_wanted: int
 
 
@@ -152,8 +153,6 @@ class Join:
 class Nack:
     """Receiver to sender: what these blocks lack."""
 
-    session: int
-    receiver: int
     report: Report
     records: RecordArray
 
@@ -162,8 +161,6 @@ class Nack:
 class Status:
     """Receiver to sender: alive, and how far."""
 
-    session: int
-    receiver: int
     report: Report
 
 
@@ -171,8 +168,6 @@ class Status:
 class Done:
     """Receiver to sender: every chunk holds. Repeated until acknowledged."""
 
-    session: int
-    receiver: int
     report: Report
 
 
@@ -180,16 +175,13 @@ class Done:
 class Leave:
     """Receiver to sender: I give up, with a reason for a person."""
 
-    session: int
-    receiver: int
     reason: str
 
 
 class Answer(IntEnum):
-    """What the sender says to a JOIN or DONE."""
+    """What the sender says to a receiver that it knows."""
 
     ACCEPTED = 0
-    UNKNOWN_RECEIVER = 1
     FAILED_BEFORE = 2
     """This receiver was given up; it must be admitted again."""
 
@@ -198,114 +190,126 @@ class Answer(IntEnum):
 class Ack:
     """Sender to one receiver: a JOIN, DONE or LEAVE has arrived."""
 
-    session: int
-    receiver: int
     of: Kind
     answer: Answer
 
 
 Control = Join | Nack | Status | Done | Leave
+_KINDS: dict[type, Kind] = {
+    Join: Kind.JOIN,
+    Nack: Kind.NACK,
+    Status: Kind.STATUS,
+    Done: Kind.DONE,
+    Leave: Kind.LEAVE,
+}
 
 
-def _parse(format_: Struct, data: bytes | memoryview) -> Any:
-    try:
-        return format_.parse(bytes(data))
-    except (ConstructError, UnicodeDecodeError) as error:
-        raise PacketError(f"{Reject.NOT_OURS}: {type(error).__name__}") from error
+def kind_of(message: Control) -> Kind:
+    return _KINDS[type(message)]
 
 
-def kind_of(data: bytes | memoryview) -> Kind:
-    """The kind of a datagram by its first bytes. Raises PacketError when it is none of ours."""
-    if len(data) < 8 or data[0] != MAGIC or data[1] >> 4 != VERSION:
+def parse_head(data: bytes) -> Head:
+    """The head of a unicast datagram. Raises PacketError for what is too short to be sealed, or of no kind of ours."""
+    if len(data) < HEADER_BYTES + TAG_BYTES:
+        raise PacketError(Reject.NOT_OURS)
+    magic, kind, receiver, session, counter = _HEAD.unpack_from(data)
+    if magic != MAGIC or kind >> 4 != VERSION:
         raise PacketError(Reject.NOT_OURS)
     try:
-        return Kind(data[1] & 15)
+        return Head(Kind(kind & 15), receiver, session, counter)
     except ValueError as error:
         raise PacketError(Reject.NOT_OURS) from error
 
 
+def build_head(head: Head) -> bytes:
+    return _HEAD.pack(*first_byte_pair(head.kind), head.receiver, head.session, head.counter)
+
+
+def build_beacon_head(session: int, counter: int) -> bytes:
+    """`counter`, of 32 bits, may never come twice in a session."""
+    return _HEAD.pack(*first_byte_pair(Kind.BEACON), 0, session, BEACON_NUMBER << 32 | counter)
+
+
+def _parse(format_: Construct, body: bytes) -> Any:
+    try:
+        return format_.parse(body)
+    except (ConstructError, UnicodeDecodeError) as error:
+        raise PacketError(f"{Reject.NOT_OURS}: {type(error).__name__}") from error
+
+
 def _report(parsed: Any) -> Report:
-    return Report(parsed.heard, parsed.received, parsed.lost, parsed.dropped, parsed.repairs, parsed.chunks_done)
+    fields = {name: getattr(parsed, name) for name in Report.__slots__}
+    try:
+        return Report(**fields | {"holdup": Holdup(parsed.holdup)})
+    except ValueError as error:
+        raise PacketError(Reject.NOT_OURS) from error
 
 
 def _report_fields(report: Report) -> dict[str, int]:
     return {name: getattr(report, name) & 0xFFFFFFFF for name in Report.__slots__}
 
 
-def parse_control(data: bytes | memoryview) -> Control:
-    """A datagram from a receiver. Raises PacketError and nothing else."""
-    match kind_of(data):
+def parse_control(kind: Kind, body: bytes) -> Control:
+    """What a receiver said, opened. Raises PacketError and nothing else."""
+    if kind not in _KINDS.values():
+        raise PacketError(Reject.UNSOLICITED)
+    parsed = _parse(_FORMATS[kind], body)
+    match kind:
         case Kind.JOIN:
-            parsed = _parse(_JOIN_FORMAT, data)
-            return Join(parsed.session, parsed.receiver, parsed.chunks_wanted)
+            return Join(parsed.chunks_wanted)
         case Kind.NACK:
-            parsed = _parse(_NACK_FORMAT, data)
-            return Nack(parsed.session, parsed.receiver, _report(parsed), np.frombuffer(parsed.records, NACK_RECORD))
+            return Nack(_report(parsed), np.frombuffer(parsed.records, NACK_RECORD))
         case Kind.STATUS:
-            parsed = _parse(_STATUS_FORMAT, data)
-            return Status(parsed.session, parsed.receiver, _report(parsed))
+            return Status(_report(parsed))
         case Kind.DONE:
-            parsed = _parse(_DONE_FORMAT, data)
-            return Done(parsed.session, parsed.receiver, _report(parsed))
-        case Kind.LEAVE:
-            parsed = _parse(_LEAVE_FORMAT, data)
-            return Leave(parsed.session, parsed.receiver, str(parsed.reason))
+            return Done(_report(parsed))
         case _:
-            raise PacketError(Reject.UNSOLICITED)
+            return Leave(str(parsed.reason))
 
 
 def build_control(message: Control) -> bytes:
-    """The datagram of a receiver's message."""
-    fields: dict[str, Any] = {"session": message.session, "receiver": message.receiver}
+    """The body of a receiver's message."""
     match message:
         case Join(chunks_wanted=wanted):
-            return bytes(_JOIN_FORMAT.build({**fields, "chunks_wanted": wanted}))
+            fields: dict[str, Any] = {"chunks_wanted": wanted}
         case Nack(report=report, records=records):
-            fields |= {**_report_fields(report), "count": len(records), "records": records.tobytes()}
-            return bytes(_NACK_FORMAT.build(fields))
-        case Status(report=report):
-            return bytes(_STATUS_FORMAT.build({**fields, **_report_fields(report)}))
-        case Done(report=report):
-            return bytes(_DONE_FORMAT.build({**fields, **_report_fields(report)}))
+            fields = {**_report_fields(report), "count": len(records), "records": records.tobytes()}
+        case Status(report=report) | Done(report=report):
+            fields = _report_fields(report)
         case Leave(reason=reason):
-            short = reason.encode()[:255].decode(errors="ignore")
-            return bytes(_LEAVE_FORMAT.build({**fields, "reason": short}))
+            fields = {"reason": reason.encode()[:255].decode(errors="ignore")}
+    return bytes(_FORMATS[kind_of(message)].build(fields))
 
 
-def parse_ack(data: bytes | memoryview) -> Ack:
-    """A datagram from the sender to one receiver. Raises PacketError and nothing else."""
-    parsed = _parse(_ACK_FORMAT, data)
+def parse_ack(body: bytes) -> Ack:
+    """The sender's answer to one receiver, opened. Raises PacketError and nothing else."""
+    parsed = _parse(_FORMATS[Kind.ACK], body)
     try:
-        return Ack(parsed.session, parsed.receiver, Kind(parsed.of), Answer(parsed.answer))
+        return Ack(Kind(parsed.of), Answer(parsed.answer))
     except ValueError as error:
         raise PacketError(Reject.NOT_OURS) from error
 
 
 def build_ack(ack: Ack) -> bytes:
-    return bytes(
-        _ACK_FORMAT.build({"session": ack.session, "receiver": ack.receiver, "of": ack.of, "answer": ack.answer})
-    )
+    return bytes(_FORMATS[Kind.ACK].build({"of": ack.of, "answer": ack.answer}))
 
 
-def parse_beacon(data: bytes | memoryview) -> Beacon:
-    """A BEACON of PACKET_BYTES. Raises PacketError and nothing else."""
-    parsed = _parse(_BEACON_FORMAT, data)
+def parse_beacon(body: bytes) -> Beacon:
+    """A BEACON, opened; what fills it up is not looked at. Raises PacketError and nothing else."""
+    parsed = _parse(_BEACON_FORMAT, body)
     try:
         phase = Phase(parsed.phase)
     except ValueError as error:
         raise PacketError(Reject.NOT_OURS) from error
-    return Beacon(parsed.session, phase, parsed.sequence, parsed.frontier, parsed.nack_interval_ms)
+    return Beacon(phase, parsed.sequence, parsed.frontier, parsed.nack_interval_ms)
 
 
-def build_beacon(beacon: Beacon) -> bytes:
-    return bytes(
-        _BEACON_FORMAT.build(
-            {
-                "session": beacon.session,
-                "nack_interval_ms": beacon.nack_interval_ms,
-                "sequence": beacon.sequence & 0xFFFFFFFF,
-                "frontier": beacon.frontier,
-                "phase": beacon.phase,
-            }
-        )
-    )
+def build_beacon(beacon: Beacon, symbol_bytes: int) -> bytes:
+    """The body, filled up to the length of a symbol."""
+    fields = {
+        "sequence": beacon.sequence,
+        "frontier": beacon.frontier,
+        "nack_interval_ms": beacon.nack_interval_ms,
+        "phase": beacon.phase,
+    }
+    return bytes(_BEACON_FORMAT.build(fields)).ljust(symbol_bytes, b"\0")

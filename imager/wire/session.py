@@ -3,11 +3,27 @@
 from enum import IntEnum, StrEnum
 
 MAGIC = 0xCA
-VERSION = 1
-SYMBOL_BYTES = 1440
-"""Payload of a SOURCE or REPAIR: with IPv4 and UDP headers 1,484 bytes, within an Ethernet MTU of 1,500."""
+VERSION = 2
 HEADER_BYTES = 16
-PACKET_BYTES = HEADER_BYTES + SYMBOL_BYTES
+"""Of every sealed datagram."""
+TAG_BYTES = 16
+"""At the end of every sealed datagram: AES-256-GCM's proof."""
+KEY_BYTES = 32
+PACKET_BYTES = 1472
+"""Of a SOURCE, REPAIR or BEACON where nothing else is said: with IPv4 and UDP headers an Ethernet MTU of 1,500."""
+PACKET_BYTES_RANGE = range(512, 9216)
+"""From what every network carries to the longest jumbo frames."""
+MAX_RECEIVER = 0xFFFF
+BEACON_NUMBER = 0xFFFFFFFF
+"""Stands in a BEACON's header where SOURCE and REPAIR have the number of a symbol or block: none of these has it."""
+
+
+def symbol_bytes(packet_bytes: int) -> int:
+    """The payload of a SOURCE or REPAIR in packets of this length."""
+    return packet_bytes - HEADER_BYTES - TAG_BYTES
+
+
+SYMBOL_BYTES = symbol_bytes(PACKET_BYTES)
 
 
 class Kind(IntEnum):
@@ -38,11 +54,22 @@ class Phase(IntEnum):
     """Nothing more will be sent."""
 
 
+class Holdup(IntEnum):
+    """What keeps a receiver from taking more."""
+
+    NONE = 0
+    DISK = 1
+    PROCESSOR = 2
+
+
 class Reject(StrEnum):
     """Why a datagram was counted and dropped."""
 
     NOT_OURS = "not a datagram of the cast"
     OTHER_SESSION = "of another session"
     UNKNOWN_RECEIVER = "of a receiver that was not admitted"
+    OTHER_ADDRESS = "of a receiver, but not from its address"
+    REPEATED = "taken before, or too late: a duplicate or a replay"
+    FORGED = "not sealed with the key: forged or damaged"
     OUT_OF_RANGE = "of a block, symbol or row that does not exist"
     UNSOLICITED = "not expected now"

@@ -111,8 +111,8 @@ def build_agent_app(agents: Agents, boot: BootTree) -> FastAPI:
     @app.post(READY)
     async def ready(request: Request, machine: Machine, task_id: TaskId) -> Response:
         await agents.check_running(machine, task_id)
-        await agents.ready(machine, task_id, await read_body(request, LARGEST_BITMAP_BYTES))
-        return Response(status_code=204)
+        admission = await agents.ready(machine, task_id, await read_body(request, LARGEST_BITMAP_BYTES))
+        return Response(encode(admission), media_type=JSON)
 
     @app.head(CHUNK)
     async def has_chunk(machine: Machine, task_id: TaskId, hash: str) -> Response:

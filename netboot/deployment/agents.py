@@ -13,6 +13,7 @@ import structlog
 from imager.errors import ImagerError
 from imager.image.plan import count_lacking, parse_bitmap
 from imager.wire.messages import (
+    Admission,
     CaptureTask,
     DeployTask,
     Identity,
@@ -302,15 +303,15 @@ class Agents:
         self._board.heard(task_id, self._clock.monotonic())
         return await self._images.signed_manifest(task.image, task.version)
 
-    async def ready(self, machine_id: int, task_id: int, bitmap: bytes) -> None:
-        """The machine listens, and lacks what the bitmap says. Raises MessageError for one that does not fit."""
+    async def ready(self, machine_id: int, task_id: int, bitmap: bytes) -> Admission:
+        """The machine lacks what the bitmap says. Raises MessageError for one that does not fit."""
         task = await self._running(machine_id, task_id)
         if task.session_id is None:
             raise UnknownError(f"task {task_id} has no session: it is a {task.kind}")
         manifest = await self._images.manifest(task.image, task.version)
         parse_bitmap(bitmap, len(manifest.chunks))
         self._board.heard(task_id, self._clock.monotonic())
-        await self._casts.ready(task.session_id, task.receiver, bitmap)
+        admission = await self._casts.ready(task.session_id, task.receiver, bitmap)
         text = f"{task.machine} is ready and lacks {count_lacking(bitmap)} of {len(manifest.chunks)} chunks"
         await self._database.run(
             self._sessions.add_event,
@@ -320,6 +321,7 @@ class Agents:
             machine_id=machine_id,
         )
         self._changes.tell()
+        return admission
 
     async def has_chunk(self, machine_id: int, task_id: int, chunk: bytes) -> bool:
         await self._capturing(machine_id, task_id)
@@ -355,7 +357,6 @@ class Agents:
             version=task.version,
             manifest_hash=session.manifest_hash,
             target=task.device,
-            cast=self._casts.address(session, task.receiver),
             identity=Identity(hostname=task.machine),
             after=task.after,
         )

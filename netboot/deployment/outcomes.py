@@ -9,7 +9,7 @@ from typing import Protocol
 import structlog
 
 from imager.image.manifest import Manifest
-from imager.wire.messages import CastAddress, TaskResult
+from imager.wire.messages import Admission, TaskResult
 from netboot.deployment.live import Board, Changes
 from netboot.deployment.records import Session, TaskRecord
 from netboot.deployment.states import OPEN_TASK_STATES, session_outcome
@@ -41,11 +41,8 @@ class Casts(Protocol):
     async def open(self, session: Session, manifest: Manifest, receivers: list[int], sender: str) -> None:
         """Start the sender of a session, at the address `sender` of ours; it waits for its receivers."""
 
-    def address(self, session: Session, receiver: int) -> CastAddress:
-        """Where a receiver listens and talks to. Raises ConflictError when the session is not open."""
-
-    async def ready(self, session_id: int, receiver: int, wanted: bytes) -> None:
-        """A receiver listens, and lacks the chunks whose bit is set."""
+    async def ready(self, session_id: int, receiver: int, wanted: bytes) -> Admission:
+        """A receiver lacks the chunks whose bit is set. Raises ConflictError when the session is not open."""
 
     async def leave(self, session_id: int, receiver: int, reason: str) -> None:
         """A receiver is done or gone; nobody waits for it."""

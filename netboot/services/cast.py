@@ -6,6 +6,7 @@ Takes no protocol decision: the sender process has the protocol, `may_begin` say
 import asyncio
 import contextlib
 import errno
+import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +20,7 @@ from imager.image.manifest import Manifest
 from imager.image.plan import build_bitmap, count_lacking
 from imager.image.store import StoredImage
 from imager.multicast.events import (
+    PhaseChanged,
     ReceiverDone,
     ReceiverFailed,
     ReceiverJoined,
@@ -28,7 +30,7 @@ from imager.multicast.events import (
     SessionEnded,
 )
 from imager.transport.caster import CastProcess, SenderAddress, SenderOptions
-from imager.wire.messages import CastAddress
+from imager.wire.messages import Admission, CastAddress
 from netboot.config import CONTROL_PORT_BASE, CONTROL_PORTS
 from netboot.deployment.grouping import Attendance, may_begin
 from netboot.deployment.images import Images
@@ -73,10 +75,10 @@ class _Cast:
     started_s: float
     process: CastProcess | None = None
     control_port: int = 0
-    wanted: dict[int, bytes] = field(default_factory=dict)
-    """What each receiver said that it lacks."""
-    told: set[int] = field(default_factory=set)
-    """Were given the address of this cast by this run of the appliance."""
+    numbers: dict[int, int] = field(default_factory=dict)
+    """The number in the present cast of each receiver that was admitted to it."""
+    may_end: bool = False
+    """The present process was told that nobody else comes."""
     ready: set[int] = field(default_factory=set)
     joined: set[int] = field(default_factory=set)
     """Heard by the sender: their sockets are open."""
@@ -120,41 +122,29 @@ class CastService:
         await self._start(cast)
         self._casts[session.id] = cast
 
-    def address(self, session: Session, receiver: int) -> CastAddress:
-        """Where a receiver listens and talks to."""
-        cast = self._casts.get(session.id)
-        if cast is None:
-            raise ConflictError(f"session {session.id} is not open")
-        cast.told.add(receiver)
-        return CastAddress(
-            session=session.number,
-            receiver=receiver,
-            group=session.group,
-            data_port=session.data_port,
-            sender=cast.sender,
-            control_port=cast.control_port,
-        )
+    async def ready(self, session_id: int, receiver: int, wanted: bytes) -> Admission:
+        """Admit a receiver that lacks the chunks whose bit is set; one that lacks none needs no sender.
 
-    async def ready(self, session_id: int, receiver: int, wanted: bytes) -> None:
-        """Admit a receiver that lacks the chunks whose bit is set; one that lacks none needs no sender."""
+        Each time it gets a number and a key of its own, which nobody had before.
+        """
         cast = self._casts.get(session_id)
         if cast is None:
             raise ConflictError(f"session {session_id} is not open")
         async with cast.lock:
             cast.ready.add(receiver)
-            cast.told.add(receiver)
             cast.gone.discard(receiver)
             cast.served.discard(receiver)
             if cast.first_ready_s is None:
                 cast.first_ready_s = self._clock()
-            cast.wanted[receiver] = wanted
+            admission = Admission()
             if count_lacking(wanted):
-                await self._admit(cast, [receiver])
+                admission = Admission(await self._admit(cast, receiver, wanted))
             else:
+                self._remove(cast, receiver, "it holds every chunk")
                 cast.served.add(receiver)
-                if cast.process is not None:
-                    cast.process.remove(receiver, "it holds every chunk")
+                self._let_end(cast)
         self._wake.set()
+        return admission
 
     async def leave(self, session_id: int, receiver: int, reason: str) -> None:
         """Nobody waits for this receiver any more."""
@@ -165,10 +155,11 @@ class CastService:
             if receiver not in cast.ready:
                 cast.gone.add(receiver)
             cast.joined.discard(receiver)
-            if receiver not in cast.served and cast.process is not None:
-                cast.process.remove(receiver, reason)
+            if receiver not in cast.served:
+                self._remove(cast, receiver, reason)
             cast.served.add(receiver)
             cast.receiving.discard(receiver)
+            self._let_end(cast)
         self._wake.set()
 
     async def close(self, session_id: int) -> dict[str, float]:
@@ -204,14 +195,16 @@ class CastService:
 
     async def _look(self, session_id: int, cast: _Cast, listener: CastListener) -> None:
         async with cast.lock:
-            events: Iterable[SenderEvent] = cast.process.events() if cast.process else ()
+            process = cast.process
+            events: Iterable[SenderEvent] = process.events() if process else ()
             for event in events:
                 if isinstance(event, SessionEnded):
                     # Now, not when it is heard: the session may be closed while the listener takes its time.
                     _add(cast.totals, event.statistics)
                     cast.counted = True
         for event in events:
-            await self._hear(session_id, cast, event, listener)
+            if cast.process is process:  # else its receivers have been admitted to another cast meanwhile
+                await self._hear(session_id, cast, event, listener)
         async with cast.lock:
             if cast.begun or not self._may_begin(cast):
                 return
@@ -222,38 +215,38 @@ class CastService:
         await listener.began(session_id)
 
     async def _hear(self, session_id: int, cast: _Cast, event: SenderEvent, listener: CastListener) -> None:
+        receivers = {number: receiver for receiver, number in cast.numbers.items()}
         match event:
-            case ReceiverJoined(receiver, address):
-                if receiver not in cast.told:
-                    # It listens since before a restart of the appliance, and knows nothing of it. Given up by its
-                    # sender it asks for its task again, and is admitted with what it lacks by then.
-                    async with cast.lock:
-                        if cast.process is not None:
-                            cast.process.remove(receiver, "the appliance was restarted")
-                    return
+            case SessionEnded(statistics, error):
+                async with cast.lock:
+                    if cast.counted:  # else another cast has begun
+                        await self._drop(cast)
+                    lost, cast.receiving = sorted(cast.receiving), set()
+                log.info("sender ended", session=session_id, error=error, sent_bytes=statistics.sent_bytes)
+                if error:
+                    await listener.broke(session_id, lost, f"sending broke off: {error}")
+                return
+            case PhaseChanged():
+                return
+        receiver = receivers.get(event.receiver)
+        if receiver is None:  # it has been admitted anew since
+            return
+        match event:
+            case ReceiverJoined(_, address):
                 cast.joined.add(receiver)
                 await listener.told(session_id, receiver, f"receives the cast at {address}")
             case ReceiverProgress():
-                await listener.counted(session_id, event.receiver, event.lost_packets)
-            case ReceiverDone(receiver):
+                await listener.counted(session_id, receiver, event.lost_packets)
+            case ReceiverDone():
                 cast.receiving.discard(receiver)
                 cast.served.add(receiver)
+                self._let_end(cast)
                 await listener.told(session_id, receiver, "has every chunk")
-            case ReceiverFailed(receiver, reason):
+            case ReceiverFailed(_, reason):
                 # Its agent tells the same, or is silent and fails by the watch, or comes back and is admitted anew.
                 if receiver in cast.receiving:
                     cast.receiving.discard(receiver)
                     await listener.told(session_id, receiver, f"left the cast: {reason}")
-            case SessionEnded(statistics, error):
-                async with cast.lock:
-                    await self._drop(cast)
-                    lost, cast.receiving = sorted(cast.receiving), set()
-                    if lost and not error and self._casts.get(session_id) is cast:
-                        # They became ready while the sender was ending: it has not heard of them.
-                        await self._admit(cast, lost)
-                log.info("sender ended", session=session_id, error=error, sent_bytes=statistics.sent_bytes)
-                if error:
-                    await listener.broke(session_id, lost, f"sending broke off: {error}")
 
     def _may_begin(self, cast: _Cast) -> bool:
         since = 0.0 if cast.first_ready_s is None else self._clock() - cast.first_ready_s
@@ -262,27 +255,47 @@ class CastService:
         attendance = Attendance(len(cast.expected), len(here), len(cast.gone), since)
         return may_begin(attendance, cast.session.min_receivers, cast.session.max_wait_s)
 
-    async def _admit(self, cast: _Cast, receivers: Sequence[int]) -> None:
-        """Let receivers in, by a new sender when there is none. The cast is locked by who calls."""
+    async def _admit(self, cast: _Cast, receiver: int, wanted: bytes) -> CastAddress:
+        """Let a receiver in, by a new sender when there is none that goes on. The cast is locked by who calls."""
+        if cast.may_end:
+            await self._stop(cast)
         if cast.process is None:
             await self._start(cast)
         assert cast.process is not None
-        for receiver in receivers:
-            cast.process.admit(receiver, cast.wanted[receiver])
-            cast.receiving.add(receiver)
+        self._remove(cast, receiver, "it came again")
+        address = cast.process.admit(wanted)
+        cast.numbers[receiver] = address.receiver
+        cast.joined.discard(receiver)
+        cast.receiving.add(receiver)
         if cast.begun:
             cast.process.begin()
+        return address
+
+    @staticmethod
+    def _remove(cast: _Cast, receiver: int, reason: str) -> None:
+        """The sender waits no longer for what this receiver was admitted as."""
+        number = cast.numbers.pop(receiver, None)
+        if number is not None and cast.process is not None:
+            cast.process.remove(number, reason)
+
+    @staticmethod
+    def _let_end(cast: _Cast) -> None:
+        """When everybody has come and is served, the sender may end."""
+        if cast.process is not None and not cast.may_end and cast.expected <= cast.served | cast.gone:
+            cast.may_end = True
+            cast.process.let_end()
 
     async def _start(self, cast: _Cast) -> None:
-        """A new sender process; a later one of the same session answers at the port that its machines were told.
+        """A new sender process, which is a new cast: who was admitted to one before is admitted anew.
 
-        All machines that may still come are its receivers, lacking nothing yet, so that it does not end without them.
+        It does not end by itself while machines may still come.
         """
         if cast.control_port:
             process = await self._start_at(cast, cast.control_port)
         else:
             process = await self._start_in_range(cast)
-        cast.counted = False
+        cast.counted = cast.may_end = False
+        cast.numbers.clear()
         cast.process, cast.control_port = process, process.control_port
         asyncio.get_running_loop().add_reader(process.fileno(), self._wake.set)
 
@@ -313,10 +326,10 @@ class CastService:
         session = cast.session
         process = CastProcess(
             cast.source,
-            SenderAddress(session.number, session.group, session.data_port, cast.sender, control_port),
+            SenderAddress(secrets.randbits(32), session.group, session.data_port, cast.sender, control_port),
             SenderOptions(max_bitrate_bps=session.max_bitrate_bps, silence_timeout_s=NEVER_S),
-            sorted(cast.expected - cast.served - cast.gone),
             build_bitmap((), len(cast.source.stored_lengths)),
+            is_held=True,
         )
         try:
             await asyncio.to_thread(process.start)

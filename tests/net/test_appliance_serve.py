@@ -28,6 +28,7 @@ from imager.image.plan import build_bitmap, count_lacking
 from imager.image.store import ImageStore
 from imager.transport.receive import ReceiveProcess
 from imager.wire.messages import (
+    Admission,
     Disk,
     FirmwareKind,
     Progress,
@@ -178,11 +179,14 @@ class Machine:
         count = len(manifest.chunks)
         lacking = build_bitmap((i for i in range(count) if i not in self.held), count)
         skipped = len(self.held)
-        assert self.ask("POST", f"/agent/v1/tasks/{task.id}/ready", lacking)[0] == 204
+        status, body = self.ask("POST", f"/agent/v1/tasks/{task.id}/ready", lacking)
+        assert status == 200, body
+        cast = decode(Admission, body).cast
+        assert (cast is not None) == bool(count_lacking(lacking))
         received = repaired = lost = 0
-        if count_lacking(lacking):
+        if cast is not None:
             with self.host.entered():
-                process = ReceiveProcess(task.deploy.cast, self.host.ip, manifest.stored_lengths, lacking)
+                process = ReceiveProcess(cast, self.host.ip, manifest.stored_lengths, lacking)
                 process.start()
             try:
                 decompressor = Decompressor()

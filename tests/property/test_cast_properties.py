@@ -1,6 +1,7 @@
 """What holds of the cast's parsers, its erasure code and its layout for any input."""
 
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,44 +12,76 @@ from imager.errors import PacketError
 from imager.multicast.erasure import MAX_BLOCK_SYMBOLS, REPAIR_ROWS, ErasureCode, IsalCode, TableCode, coefficients
 from imager.multicast.layout import CastLayout, pack_wanted, unpack_wanted
 from imager.multicast.sequence import distance, extend
+from imager.multicast.window import SequenceWindow
 from imager.wire.announce import parse_announce
-from imager.wire.packets import Join, Nack, build_control, parse_ack, parse_beacon, parse_control
-from imager.wire.session import PACKET_BYTES, SYMBOL_BYTES
+from imager.wire.packets import (
+    Head,
+    Nack,
+    build_control,
+    build_head,
+    kind_of,
+    parse_ack,
+    parse_beacon,
+    parse_control,
+    parse_head,
+)
+from imager.wire.session import SYMBOL_BYTES, TAG_BYTES, Kind
 
-HEADS = st.sampled_from([bytes([0xCA, 0x10 | kind]) for kind in range(16)])
+HEADS = st.sampled_from([bytes([0xCA, 0x20 | kind]) for kind in range(16)])
 
 
 @given(st.one_of(st.binary(max_size=80), st.builds(bytes.__add__, HEADS, st.binary(max_size=80))))
 def test_parsers_accept_or_raise_a_packet_error_and_nothing_else(data: bytes) -> None:
-    for parse in (parse_control, parse_ack, parse_announce, parse_beacon):
+    for parse in (
+        parse_head,
+        parse_ack,
+        parse_announce,
+        parse_beacon,
+        *(partial(parse_control, kind) for kind in Kind),
+    ):
         try:
             parse(data)
         except PacketError:
             continue
 
 
-@given(st.binary(min_size=6, max_size=60))
-def test_a_beacon_of_any_content_is_accepted_or_a_packet_error(data: bytes) -> None:
-    padded = (b"\xca\x12" + data).ljust(PACKET_BYTES, b"\0")
+@given(st.sampled_from(Kind), st.binary(max_size=200))
+def test_what_is_accepted_is_built_again_as_the_same_bytes(kind: Kind, data: bytes) -> None:
     try:
-        parse_beacon(padded)
-    except PacketError:
-        pass
-
-
-@given(st.builds(bytes.__add__, HEADS, st.binary(max_size=200)))
-def test_what_is_accepted_is_built_again_as_the_same_bytes(data: bytes) -> None:
-    try:
-        message = parse_control(data)
+        message = parse_control(kind, data)
     except PacketError:
         return
+    assert kind_of(message) is kind
     assert build_control(message) == data
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(0, 2**16 - 1), st.integers(0, 2**32 - 1))
-def test_a_join_survives_the_wire(session: int, receiver: int, wanted: int) -> None:
-    message = Join(session, receiver, wanted)
-    assert parse_control(build_control(message)) == message
+@given(st.sampled_from(Kind), st.integers(0, 2**16 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1))
+def test_a_head_survives_the_wire(kind: Kind, receiver: int, session: int, counter: int) -> None:
+    head = Head(kind, receiver, session, counter)
+    assert parse_head(build_head(head) + bytes(TAG_BYTES)) == head
+
+
+@given(st.data())
+def test_a_sequence_is_taken_once_however_often_and_in_whatever_order_it_comes(data: st.DataObject) -> None:
+    """Against a set, with jumps that leave the window behind."""
+    window, taken, highest = SequenceWindow(), set[int](), -1
+    first = data.draw(st.integers(0, 2**32 - 2**20), label="first")
+    window.start(first)
+    highest = first - 1
+    for _ in range(data.draw(st.integers(1, 12))):
+        near = st.integers(max(0, highest - 40), highest + 40)
+        far = st.integers(max(0, highest - 2 * SequenceWindow.SIZE), highest + 2 * SequenceWindow.SIZE)
+        batch = data.draw(st.lists(st.one_of(near, far), min_size=1, max_size=10, unique=True))
+        fresh = window.fresh(np.array(batch))
+        expected = [n not in taken and n >= max(first, highest - SequenceWindow.SIZE + 1) for n in batch]
+        assert (fresh is None and all(expected)) or (fresh is not None and fresh.tolist() == expected)
+        assert [window.is_fresh(n) for n in batch] == expected
+        new = [n for n, is_new in zip(batch, expected, strict=True) if is_new]
+        if new:
+            window.take(np.array(new))
+            taken.update(new)
+            highest = max(highest, *new)
+        assert window.highest == highest
 
 
 @pytest.fixture(params=[IsalCode, TableCode], ids=["isa-l", "numpy"], scope="module")
@@ -137,6 +170,6 @@ def test_a_wrapped_counter_is_extended_to_the_nearest(near: int, ahead: int) -> 
 
 
 def test_a_nack_keeps_its_records() -> None:
-    message = parse_control(bytes.fromhex("ca 14 0003 a1b2c3d4" + "00" * 24 + "0001 0000 00000009 00c8 0038"))
+    message = parse_control(Kind.NACK, bytes.fromhex("00" * 36 + "0001 0000 00000009 00c8 0038"))
     assert isinstance(message, Nack)
     assert message.records.tolist() == [(9, 200, 56)]

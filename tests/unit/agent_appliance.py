@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from imager.wire import messages
-from imager.wire.messages import Inventory, Progress, Task, TaskKind, TaskResult, decode, encode
+from imager.wire.messages import Admission, Inventory, Progress, Task, TaskKind, TaskResult, decode, encode
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Appliance:
     port: int = 0
     machine_name: str = "lab-01"
     manifest: bytes = b""
-    on_ready: Callable[[bytes], None] | None = None
+    on_ready: Callable[[bytes], Admission] | None = None
     registrations: list[Inventory] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     """Method and path of each."""
@@ -123,8 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, appliance.manifest
         elif what == "ready":
             appliance.ready.append(body)
-            if appliance.on_ready is not None:
-                appliance.on_ready(body)
+            return 200, encode(appliance.on_ready(body) if appliance.on_ready else Admission())
         elif what == "chunks" and self.command == "HEAD":
             return (200 if chunk in appliance.chunks else 404), b""
         elif what == "chunks":

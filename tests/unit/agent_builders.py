@@ -23,8 +23,8 @@ from imager.image.plan import build_bitmap
 from imager.image.store import ImageStore, StoredImage
 from imager.transport.caster import CastProcess, SenderAddress
 from imager.wire.messages import (
+    Admission,
     After,
-    CastAddress,
     DeployTask,
     Disk,
     FirmwareKind,
@@ -80,19 +80,18 @@ def a_session(
 ) -> Iterator[DeployTask]:
     """Casts `manifest` from `address` as soon as the machine says it is ready. Gives the task that belongs to it."""
     appliance.manifest = store.signed_manifest(manifest.name, manifest.version)
-    session = manifest.created_s & 0xFFFF
-    port = 20000 + os.getpid() % 20000
-    sender = SenderAddress(session, "239.255.77.7", port, address)
+    sender = SenderAddress(manifest.created_s & 0xFFFF, "239.255.77.7", 20000 + os.getpid() % 20000, address)
     nothing = build_bitmap([], len(manifest.chunks))  # the machine says what it lacks, as to the appliance
-    cast = CastProcess(StoredImage(manifest, store), sender, expected=[1], wanted=nothing)
+    cast = CastProcess(StoredImage(manifest, store), sender, wanted=nothing)
     cast.start()
     ended = threading.Event()
     lock = threading.Lock()
 
-    def begin(bitmap: bytes) -> None:
+    def begin(bitmap: bytes) -> Admission:
         with lock:
-            cast.admit(1, bitmap)
+            admitted = cast.admit(bitmap)
             cast.begin()
+            return Admission(admitted)
 
     def drain() -> None:
         while not ended.wait(0.05):
@@ -108,7 +107,6 @@ def a_session(
             version=manifest.version,
             manifest_hash=manifest.hash.hex(),
             target=target,
-            cast=CastAddress(session, 1, "239.255.77.7", port, address, cast.control_port),
             identity=Identity("pc-01"),
             after=After.STAY,
         )

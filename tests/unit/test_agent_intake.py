@@ -17,9 +17,9 @@ from imager.agent.tasks import TaskContext
 from imager.errors import CastError, DiskError
 from imager.image.chunks import Compressor, hash_chunk
 from imager.image.manifest import Chunk, Extent, ImageKind, Manifest
-from imager.multicast.holdup import Holdup
 from imager.transport.receive import ReceivedChunk
 from imager.transport.workers import WORKERS
+from imager.wire.session import Holdup
 
 BLOCK = 1 << 20
 

@@ -59,7 +59,9 @@ def announcing(port: int, *catalogue_ports: int) -> Iterator[None]:
 
 def a_damaged_catalogue(stack: ExitStack) -> int:
     def offer(peer: str) -> Catalogue:
-        return Catalogue("file", 5, 4, "00" * 32, CastAddress(1, 0, "239.77.5.5", 7711, "", 7712))
+        return Catalogue(
+            "file", 5, 4, "00" * 32, CastAddress(1, 1, "239.77.5.5", 7711, "", 7712, 1472, "00" * 32, "11" * 32)
+        )
 
     server = CatalogueServer(LOOPBACK, offer, [blake3(b"1").digest(), blake3(b"2").digest()])
     stack.callback(server.close)
@@ -136,7 +138,7 @@ def test_sender_that_never_ends_its_catalogue_is_given_up() -> None:
 def test_long_catalogue_comes_whole() -> None:
     hashes = [number.to_bytes(32, "big") for number in range(50_000)]
     size = 4 * len(hashes)
-    cast = CastAddress(1, 0, "239.77.5.5", 7711, "", 7712)
+    cast = CastAddress(1, 1, "239.77.5.5", 7711, "", 7712, 1472, "00" * 32, "11" * 32)
     server = CatalogueServer(LOOPBACK, lambda _: Catalogue("f", size, 4, root_hash(size, hashes), cast), hashes)
     try:
         assert fetch_catalogue(LOOPBACK, server.port)[1] == hashes

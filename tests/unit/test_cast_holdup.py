@@ -5,8 +5,9 @@ import random
 import pytest
 
 from imager.multicast.erasure import MAX_BLOCK_SYMBOLS, REPAIR_ROWS
-from imager.multicast.holdup import Effort, Holdup, Stage
+from imager.multicast.holdup import Effort, Stage
 from imager.multicast.memory import DEFAULT_BYTES, SMALLEST_BYTES, divide_memory
+from imager.wire.session import Holdup
 
 MIB = 1 << 20
 

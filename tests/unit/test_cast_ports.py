@@ -44,11 +44,18 @@ async def a_session(bench: Bench) -> tuple[Manifest, Session]:
     return manifest, dataclasses.replace(bench.appliance.sessions.session(1), number=NUMBER)
 
 
+async def port_of(casts: CastService, session: Session) -> int:
+    """Where its receivers talk to."""
+    admission = await casts.ready(session.id, 1, b"\x80")
+    assert admission.cast is not None
+    return admission.cast.control_port
+
+
 def test_session_answers_at_a_port_of_the_range_that_follows_from_its_number(tmp_path: Path) -> None:
     async def story() -> None:
         async with some_casts(tmp_path) as (casts, session, manifest):
             await casts.open(session, manifest, [1], LOOPBACK)
-            assert casts.address(session, 1).control_port == ITS_PORT
+            assert await port_of(casts, session) == ITS_PORT
 
     asyncio.run(story())
 
@@ -60,7 +67,7 @@ def test_port_that_another_program_has_or_another_session_was_promised_is_passed
                 other.bind((LOOPBACK, ITS_PORT))
                 sessions = [dataclasses.replace(session, id=number) for number in (1, 2, 3)]
                 await asyncio.gather(*(casts.open(one, manifest, [1], LOOPBACK) for one in sessions))
-                ports = sorted(casts.address(one, 1).control_port for one in sessions)
+                ports = sorted([await port_of(casts, one) for one in sessions])
                 assert ports == [ITS_PORT + 1, ITS_PORT + 2, ITS_PORT + 3]
 
     asyncio.run(story())

@@ -1,8 +1,11 @@
 """The sending side: merging of NACKs, order of what is sent, who counts, what is refused, how fast."""
 
+import itertools
+
 import numpy as np
 import pytest
 
+from imager.errors import CastError
 from imager.multicast.erasure import REPAIR_ROWS
 from imager.multicast.events import ReceiverDone, ReceiverFailed, ReceiverJoined, SessionEnded
 from imager.multicast.layout import CastLayout
@@ -11,33 +14,65 @@ from imager.multicast.repair import WHOLE_LACKING, RepairQueue, RepairRun, Sourc
 from imager.multicast.sender import Burst, SenderSession, SenderSettings
 from imager.wire.packets import (
     DATA_HEADER,
+    FROM_SENDER,
     NACK_RECORD,
+    Ack,
     Answer,
+    Beacon,
     Control,
     Done,
+    Head,
     Join,
     Leave,
     Nack,
     Report,
     Status,
     build_control,
+    build_head,
+    kind_of,
     parse_ack,
     parse_beacon,
 )
-from imager.wire.session import HEADER_BYTES, SYMBOL_BYTES, Kind, Phase, Reject
+from imager.wire.seal import AesGcm
+from imager.wire.session import HEADER_BYTES, SYMBOL_BYTES, Holdup, Kind, Phase, Reject
 
 SESSION = 77
+CAST_KEY = bytes(range(32))
+ADDRESS = ("10.0.0.9", 999)
 GIGABIT = 1e9
 LAYOUT = CastLayout([400 * SYMBOL_BYTES] * 3)
 """Three chunks of two blocks of 200 symbols."""
 
 
+_counters = itertools.count()
+
+
 def a_report(heard: int = 0, received: int = 0, lost: int = 0, dropped: int = 0) -> Report:
-    return Report(heard, received, lost, dropped, repairs=0, chunks_done=0)
+    return Report(heard, received, lost, dropped, 0, 0, slots=64, free_slots=64, holdup=Holdup.NONE)
 
 
-def a_nack(*rows: tuple[int, int, int], heard: int = 0, receiver: int = 0, session: int = SESSION) -> Nack:
-    return Nack(session, receiver, a_report(heard), np.array(list(rows), NACK_RECORD))
+def a_nack(*rows: tuple[int, int, int], heard: int = 0) -> Nack:
+    return Nack(a_report(heard), np.array(list(rows), NACK_RECORD))
+
+
+def control_key(receiver: int) -> bytes:
+    return bytes([receiver]) * 32
+
+
+def said(message: Control, receiver: int = 0, counter: int | None = None, session: int = SESSION) -> bytes:
+    """A datagram of a receiver."""
+    head = Head(kind_of(message), receiver, session, next(_counters) if counter is None else counter)
+    return AesGcm(control_key(receiver)).seal(build_head(head), build_control(message))
+
+
+def answers(session: SenderSession, receiver: int = 0) -> list[Ack]:
+    """What the sender answered since the last call, all to one receiver."""
+    return [parse_ack(AesGcm(control_key(receiver)).open(data)) for data, _ in session.replies()]
+
+
+def beacon_of(burst: Burst | None) -> Beacon:
+    assert burst is not None
+    return parse_beacon(AesGcm(CAST_KEY).open(burst.packets[0].tobytes()))
 
 
 def records(*rows: tuple[int, int, int]) -> np.ndarray:
@@ -46,16 +81,16 @@ def records(*rows: tuple[int, int, int]) -> np.ndarray:
 
 def a_session(receivers: int = 1, begun: bool = True, **settings: float) -> SenderSession:
     settings = {"start_bps": GIGABIT, **settings}  # whole bursts from the first on
-    session = SenderSession(LAYOUT, SenderSettings(SESSION, **settings), np.ones(3, np.bool_), 0.0)
+    session = SenderSession(LAYOUT, SenderSettings(SESSION, CAST_KEY, **settings), np.ones(3, np.bool_), 0.0)
     for receiver in range(receivers):
-        session.admit(receiver, None, 0.0)
+        session.admit(receiver, control_key(receiver), None, 0.0)
     if begun:
         session.begin(0.0)
     return session
 
 
-def hear(session: SenderSession, message: Control, now: float = 0.0) -> None:
-    session.receive_datagram(build_control(message), ("10.0.0.9", 999), now)
+def hear(session: SenderSession, message: Control, now: float = 0.0, receiver: int = 0) -> None:
+    session.receive_datagram(said(message, receiver), ADDRESS, now)
 
 
 def drain(session: SenderSession, now: float, limit: int = 200) -> list[Burst]:
@@ -64,7 +99,7 @@ def drain(session: SenderSession, now: float, limit: int = 200) -> list[Burst]:
     for step in range(limit):
         burst = session.datagrams_to_send(now + step * 0.001)
         if burst is not None and burst.runs:
-            bursts.append(Burst(burst.packets.copy(), burst.runs))
+            bursts.append(Burst(burst.packets.copy(), burst.runs, burst.sealer))
         elif burst is None and session.phase is Phase.REPAIRING:
             break
     return bursts
@@ -179,7 +214,7 @@ class TestOrder:
         session = a_session(receivers=2)
         for step in range(6):
             session.datagrams_to_send(step * 0.001)
-        hear(session, a_nack((0, 40, 0), receiver=0, heard=200), 0.006)
+        hear(session, a_nack((0, 40, 0), heard=200), 0.006)
         kinds = []
         for step in range(5):
             burst = session.datagrams_to_send(0.020 + step * 0.001)
@@ -199,12 +234,12 @@ class TestOrder:
         assert sum(run.count for run in again) == 200
 
     def test_chunks_that_nobody_wants_are_not_sent_until_somebody_joins_who_does(self) -> None:
-        session = SenderSession(LAYOUT, SenderSettings(SESSION), np.array([True, False, False]), 0.0)
-        session.admit(0, np.array([True, False, False]), 0.0)
+        session = SenderSession(LAYOUT, SenderSettings(SESSION, CAST_KEY), np.array([True, False, False]), 0.0)
+        session.admit(0, control_key(0), np.array([True, False, False]), 0.0)
         session.begin(0.0)
         session.datagrams_to_send(0.0)
         session.datagrams_to_send(0.001)
-        session.admit(1, np.array([False, False, True]), 0.002)
+        session.admit(1, control_key(1), np.array([False, False, True]), 0.002)
         symbols = [run for burst in drain(session, 0.01) for run in burst.runs if isinstance(run, SourceRun)]
         assert min(run.first for run in symbols if run.first >= 400) == 800
         assert sum(run.count for run in symbols if run.first >= 400) == 400
@@ -216,9 +251,7 @@ class TestOrder:
             now += 0.001
             burst = session.datagrams_to_send(now)
         assert burst is None or not burst.runs
-        burst = burst or session.datagrams_to_send(now)
-        assert burst is not None
-        beacon = parse_beacon(burst.packets[0].tobytes())
+        beacon = beacon_of(burst or session.datagrams_to_send(now))
         assert (beacon.phase, beacon.sequence, beacon.frontier) == (Phase.REPAIRING, 1200, 6)
 
 
@@ -226,8 +259,8 @@ class TestReceivers:
     def test_a_join_is_acknowledged_and_told_once(self) -> None:
         session = a_session(begun=False)
         for _ in range(2):
-            hear(session, Join(SESSION, 0, 3))
-        assert [parse_ack(data).answer for data, _ in session.replies()] == [Answer.ACCEPTED] * 2
+            hear(session, Join(3))
+        assert answers(session) == [Ack(Kind.JOIN, Answer.ACCEPTED)] * 2
         assert session.events() == [ReceiverJoined(0, "10.0.0.9")]
 
     def test_a_receiver_whose_join_was_lost_has_joined_by_its_first_nack(self) -> None:
@@ -235,25 +268,24 @@ class TestReceivers:
         hear(session, a_nack((0, 1, 0)))
         assert ReceiverJoined(0, "10.0.0.9") in session.events()
 
-    def test_an_unknown_receiver_is_told_so_and_changes_nothing(self) -> None:
+    def test_an_unknown_receiver_is_not_answered_and_changes_nothing(self) -> None:
         session = a_session()
         session.events()
-        hear(session, Join(SESSION, 5, 3))
-        assert [parse_ack(data).answer for data, _ in session.replies()] == [Answer.UNKNOWN_RECEIVER]
-        assert session.events() == []
+        hear(session, Join(3), receiver=5)
+        assert session.replies() == [] and session.events() == []
         assert session.statistics(0.0).rejected == {Reject.UNKNOWN_RECEIVER: 1}
 
     def test_the_session_ends_when_the_last_receiver_is_done(self) -> None:
         session = a_session(receivers=2)
-        hear(session, Done(SESSION, 0, a_report()))
+        hear(session, Done(a_report()))
         assert session.phase is Phase.SENDING
-        hear(session, Done(SESSION, 1, a_report()))
+        hear(session, Done(a_report()), receiver=1)
         assert session.phase is Phase.ENDED
         now = 1.0
         while not session.closed:
             now += 0.02
             burst = session.datagrams_to_send(now)
-            assert burst is None or parse_beacon(burst.packets[0].tobytes()).phase is Phase.ENDED
+            assert burst is None or beacon_of(burst).phase is Phase.ENDED
         events = session.events()
         assert [event.receiver for event in events if isinstance(event, ReceiverDone)] == [0, 1]
         assert isinstance(events[-1], SessionEnded)
@@ -261,14 +293,13 @@ class TestReceivers:
     def test_a_repeated_done_is_acknowledged_again_and_told_once(self) -> None:
         session = a_session(receivers=2)
         for _ in range(3):
-            hear(session, Done(SESSION, 0, a_report()))
-        acks = [parse_ack(data) for data, _ in session.replies()]
-        assert [(ack.of, ack.answer) for ack in acks] == [(Kind.DONE, Answer.ACCEPTED)] * 3
+            hear(session, Done(a_report()))
+        assert answers(session) == [Ack(Kind.DONE, Answer.ACCEPTED)] * 3
         assert sum(isinstance(event, ReceiverDone) for event in session.events()) == 1
 
     def test_a_silent_receiver_is_failed_at_the_stated_time_and_not_before(self) -> None:
         session = a_session(receivers=2, silence_timeout_s=5)
-        hear(session, Status(SESSION, 1, a_report()), 4.9)
+        hear(session, Status(a_report()), 4.9, receiver=1)
         session.handle_timeout(4.99)
         assert not any(isinstance(event, ReceiverFailed) for event in session.events())
         session.handle_timeout(5.0)
@@ -284,38 +315,129 @@ class TestReceivers:
         session.handle_timeout(104.9)
         assert not any(isinstance(event, ReceiverFailed) for event in session.events())
 
-    def test_a_failed_receiver_is_told_so_until_it_is_admitted_again(self) -> None:
+    def test_a_failed_receiver_is_told_so_and_comes_again_under_another_number(self) -> None:
         session = a_session(receivers=2)
+        hear(session, Join(3))
         session.remove(0, "operator", 0.0)
-        hear(session, Status(SESSION, 0, a_report()))
-        assert parse_ack(session.replies()[0][0]).answer is Answer.FAILED_BEFORE
-        session.admit(0, None, 1.0)
-        hear(session, Join(SESSION, 0, 3), 1.0)
-        assert parse_ack(session.replies()[0][0]).answer is Answer.ACCEPTED
+        hear(session, Status(a_report()))
+        assert answers(session) == [Ack(Kind.JOIN, Answer.ACCEPTED), Ack(Kind.STATUS, Answer.FAILED_BEFORE)]
+        with pytest.raises(ValueError, match="receiver 0 was admitted before"):
+            session.admit(0, control_key(0), None, 1.0)
+        session.admit(2, control_key(2), None, 1.0)
+        hear(session, Join(3), 1.0, receiver=2)
+        assert answers(session, 2) == [Ack(Kind.JOIN, Answer.ACCEPTED)]
+
+    def test_a_held_session_ends_only_when_it_may(self) -> None:
+        session = a_session(is_held=True)
+        hear(session, Done(a_report()))
+        assert session.phase is Phase.SENDING
+        session.let_end(1.0)
+        assert session.phase is Phase.ENDED
 
     def test_a_receiver_that_leaves_is_failed_with_its_own_reason(self) -> None:
         session = a_session(receivers=2)
-        hear(session, Leave(SESSION, 1, "disk full"))
+        hear(session, Leave("disk full"), receiver=1)
         assert ReceiverFailed(1, "disk full") in session.events()
 
     def test_who_is_admitted_after_the_end_is_failed_at_once(self) -> None:
         session = a_session()
         session.stop(1.0)
         session.events()
-        session.admit(1, None, 1.0)
+        session.admit(1, control_key(1), None, 1.0)
         assert session.events() == [ReceiverFailed(1, "the session has ended")]
 
     def test_datagrams_that_are_not_of_this_session_are_counted_and_dropped(self) -> None:
         session = a_session()
         session.events()
-        session.receive_datagram(b"junk", ("10.0.0.1", 1), 0.0)
-        hear(session, a_nack((0, 1, 0), session=SESSION + 1))
+        session.receive_datagram(b"junk", ADDRESS, 0.0)
+        session.receive_datagram(said(a_nack((0, 1, 0)), session=SESSION + 1), ADDRESS, 0.0)
         hear(session, a_nack((99, 1, 0)))
         assert session.statistics(0.0).rejected == {
             Reject.NOT_OURS: 1,
             Reject.OTHER_SESSION: 1,
             Reject.OUT_OF_RANGE: 1,
         }
+
+
+class TestStrangers:
+    """What others than the receivers send changes nothing but a counter."""
+
+    def test_a_repeated_datagram_is_not_taken_twice(self) -> None:
+        session = a_session()
+        datagram = said(Join(3))
+        for _ in range(3):
+            session.receive_datagram(datagram, ADDRESS, 0.0)
+        assert len(session.replies()) == 1
+        assert session.statistics(0.0).rejected == {Reject.REPEATED: 2}
+
+    def test_an_older_datagram_that_was_held_back_is_not_taken(self) -> None:
+        session = a_session()
+        early, late = said(Done(a_report())), said(Join(3))
+        session.receive_datagram(late, ADDRESS, 0.0)
+        session.receive_datagram(early, ADDRESS, 0.0)
+        assert session.phase is Phase.SENDING
+        assert session.statistics(0.0).rejected == {Reject.REPEATED: 1}
+
+    @pytest.mark.parametrize("bit", range(0, 8 * len(said(Done(a_report()))), 7))
+    def test_a_datagram_with_one_bit_wrong_is_not_taken(self, bit: int) -> None:
+        session = a_session()
+        session.events()
+        datagram = bytearray(said(Done(a_report())))
+        datagram[bit // 8] ^= 1 << bit % 8
+        session.receive_datagram(bytes(datagram), ADDRESS, 0.0)
+        assert session.replies() == [] and session.events() == []
+        assert sum(session.statistics(0.0).rejected.values()) == 1
+
+    def test_a_datagram_cut_or_lengthened_anywhere_is_not_taken(self) -> None:
+        session = a_session()
+        session.events()
+        datagram = said(Done(a_report()))
+        for length in range(len(datagram)):
+            session.receive_datagram(datagram[:length], ADDRESS, 0.0)
+        session.receive_datagram(datagram + b"x", ADDRESS, 0.0)
+        assert session.replies() == [] and session.events() == []
+        assert sum(session.statistics(0.0).rejected.values()) == len(datagram) + 1
+
+    def test_no_other_address_speaks_for_a_receiver_that_has_joined(self) -> None:
+        session = a_session()
+        hear(session, Join(3))
+        for other in (("10.0.0.9", 1000), ("10.0.0.10", 999)):
+            session.receive_datagram(said(Done(a_report())), other, 0.0)
+        assert session.phase is Phase.SENDING
+        assert session.statistics(0.0).rejected == {Reject.OTHER_ADDRESS: 2}
+
+    def test_what_the_sender_said_is_not_taken_from_a_receiver(self) -> None:
+        session = a_session()
+        hear(session, Join(3))
+        (back, _) = session.replies()[0]
+        session.receive_datagram(back, ADDRESS, 0.0)
+        head = Head(Kind.DONE, 0, SESSION, FROM_SENDER)
+        forged = AesGcm(control_key(0)).seal(build_head(head), build_control(Done(a_report())))
+        session.receive_datagram(forged, ADDRESS, 0.0)
+        assert session.phase is Phase.SENDING
+        assert session.statistics(0.0).rejected == {Reject.REPEATED: 2}
+
+    def test_a_receivers_key_does_not_speak_for_another(self) -> None:
+        session = a_session(receivers=2)
+        head = build_head(Head(Kind.DONE, 1, SESSION, 0))
+        session.receive_datagram(AesGcm(control_key(0)).seal(head, build_control(Done(a_report()))), ADDRESS, 0.0)
+        assert session.statistics(0.0).rejected == {Reject.FORGED: 1}
+
+    def test_who_has_the_key_and_talks_nonsense_is_counted(self) -> None:
+        session = a_session()
+        for kind in Kind:
+            head = build_head(Head(kind, 0, SESSION, next(_counters)))
+            session.receive_datagram(AesGcm(control_key(0)).seal(head, b"nonsense"), ADDRESS, 0.0)
+        assert session.statistics(0.0).rejected == {Reject.NOT_OURS: len(Kind)}
+
+
+def test_a_cast_whose_sequence_would_come_round_again_ends_with_an_error() -> None:
+    session = a_session()
+    session._sequence = 2**32 - 50
+    assert session.datagrams_to_send(0.0) is not None
+    session._sequence = 2**32 - 40
+    with pytest.raises(CastError, match="start it again"):
+        session.datagrams_to_send(0.001)
 
 
 class TestRate:

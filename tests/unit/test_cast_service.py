@@ -11,9 +11,8 @@ from inventories import an_inventory
 from sqlalchemy import text
 
 from imager.errors import CastError
-from imager.multicast.events import SenderStatistics, SessionEnded
 from imager.transport.receive import ReceiveProcess
-from imager.wire.messages import CastAddress, Task, decode
+from imager.wire.messages import Admission, CastAddress, Task, decode
 
 A = b"a" * 4096
 LOOPBACK = "127.0.0.1"
@@ -24,9 +23,17 @@ def run(coroutine: Any) -> None:
 
 
 async def take(machine: Any) -> CastAddress:
+    """Take the task, lacking the only chunk."""
     task = decode(Task, (await machine.get("/agent/v1/task")).content)
     assert task.deploy is not None
-    return task.deploy.cast
+    return await ready(machine, task.id)
+
+
+async def ready(machine: Any, task_id: int) -> CastAddress:
+    answer = await machine.post(f"/agent/v1/tasks/{task_id}/ready", content=b"\x80")
+    cast = decode(Admission, answer.content).cast
+    assert cast is not None
+    return cast
 
 
 async def until_told(bench: Bench, session_id: int, word: str) -> None:
@@ -48,7 +55,7 @@ def receive_all(receiver: ReceiveProcess) -> dict[int, bytes]:
     return found
 
 
-def test_receiver_of_an_appliance_that_died_is_told_so_by_its_successor(tmp_path: Path) -> None:
+def test_machine_of_an_appliance_that_died_is_admitted_to_its_successors_cast(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
             first, client = await bench.register(an_inventory("52:54:00:00:00:01"))
@@ -56,9 +63,8 @@ def test_receiver_of_an_appliance_that_died_is_told_so_by_its_successor(tmp_path
             manifest = bench.keep_image("golden", A)
             await bench.deploy("golden", first.name, second.name)  # which waits for the second
             address = await take(client)
-            receiver = ReceiveProcess(address, LOOPBACK, manifest.stored_lengths)
+            receiver = ReceiveProcess(address, LOOPBACK, manifest.stored_lengths, sender_timeout_s=1)
             receiver.start()
-            await client.post("/agent/v1/tasks/1/ready", content=b"\x80")
             await until_told(bench, 1, "receives the cast")
             cast = bench.appliance.casts._casts[1]
             process, cast.process = cast.process, None
@@ -67,16 +73,16 @@ def test_receiver_of_an_appliance_that_died_is_told_so_by_its_successor(tmp_path
             await asyncio.to_thread(process._child.close)  # as when the appliance is killed: no Stop before
         async with a_bench(tmp_path) as bench:
             await bench.appliance.orders.resume()
-            with pytest.raises(CastError, match="gave this receiver up"):
+            with pytest.raises(CastError, match="nothing more came from the sender"):
                 await asyncio.to_thread(list, receiver.chunks())
             receiver.stop()
             _, client = await bench.register(an_inventory("52:54:00:00:00:01"))
             again = await take(client)
-            assert again == address
+            assert (again.session, again.cast_key) != (address.session, address.cast_key)
+            assert (again.group, again.control_port) == (address.group, address.control_port)
             await bench.admin.post("/api/v1/tasks/2/cancel")
             receiver = ReceiveProcess(again, LOOPBACK, manifest.stored_lengths)
             receiver.start()
-            await client.post("/agent/v1/tasks/1/ready", content=b"\x80")
             assert set(await asyncio.to_thread(receive_all, receiver)) == {0}
             receiver.stop()
 
@@ -95,30 +101,49 @@ def test_session_whose_port_another_program_has_takes_any(tmp_path: Path) -> Non
             casts = bench.appliance.casts
             other, _ = casts._casts[1], casts._casts.clear()
             await casts.open(session, manifest, [1], "127.0.0.1")
-            assert casts.address(session, 1).control_port not in (0, port)
+            assert (await ready(client, 1)).control_port not in (0, port)
             casts._casts[2] = other  # for the end to close it
 
     run(story())
 
 
-def test_receiver_that_became_ready_as_the_sender_ended_gets_a_new_one(tmp_path: Path) -> None:
+def test_machine_that_comes_again_has_another_number_and_key_and_the_old_ones_say_nothing(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            first, client = await bench.register(an_inventory("52:54:00:00:00:01"))
+            second, _ = await bench.register(an_inventory("52:54:00:00:00:02"))
+            manifest = bench.keep_image("golden", A)
+            await bench.deploy("golden", first.name, second.name)
+            before = await take(client)
+            after = await ready(client, 1)
+            assert (after.session, after.cast_key) == (before.session, before.cast_key)
+            assert after.receiver != before.receiver and after.control_key != before.control_key
+            receiver = ReceiveProcess(before, LOOPBACK, manifest.stored_lengths)
+            receiver.start()
+            with pytest.raises(CastError, match="gave this receiver up"):
+                await asyncio.to_thread(list, receiver.chunks())
+            receiver.stop()
+
+    run(story())
+
+
+def test_machine_that_comes_when_all_are_served_gets_a_cast_of_its_own(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
             _, client = await bench.register(an_inventory())
             manifest = bench.keep_image("golden", A)
             await bench.deploy("golden", "all")
-            address = await take(client)
-            casts = bench.appliance.casts
-            cast = casts._casts[1]
-            await casts.ready(1, 1, b"\x80")
-            before = cast.process
-            await casts._hear(1, cast, SessionEnded(SenderStatistics(), ""), bench.appliance.cast_events)
-            assert cast.process is not None and cast.process is not before
-            assert cast.process.control_port == address.control_port
-            receiver = ReceiveProcess(address, LOOPBACK, manifest.stored_lengths)
-            receiver.start()
-            assert set(await asyncio.to_thread(receive_all, receiver)) == {0}
-            receiver.stop()
+            found: list[CastAddress] = []
+            for _ in range(2):
+                found.append(await take(client) if not found else await ready(client, 1))
+                receiver = ReceiveProcess(found[-1], LOOPBACK, manifest.stored_lengths)
+                receiver.start()
+                assert set(await asyncio.to_thread(receive_all, receiver)) == {0}
+                receiver.stop()
+                while not bench.appliance.casts._casts[1].may_end:
+                    await bench.appliance.changes.wait(bench.appliance.changes.version, 0.2)
+            assert found[0].cast_key != found[1].cast_key and found[0].session != found[1].session
+            assert found[0].control_port == found[1].control_port
 
     run(story())
 
@@ -145,7 +170,6 @@ def test_what_was_sent_is_counted_though_the_session_closes_while_its_end_is_bei
             await bench.deploy("golden", registration.name)
             receiver = ReceiveProcess(await take(client), LOOPBACK, manifest.stored_lengths)
             receiver.start()
-            await client.post("/agent/v1/tasks/1/ready", content=b"\x80")
             await asyncio.to_thread(receive_all, receiver)
             receiver.stop()
             await told_now.wait()
@@ -191,13 +215,12 @@ def test_failure_that_cannot_even_be_noted_ends_no_other_cast(tmp_path: Path, mo
             monkeypatch.setattr(events, "began", fails_once)
             monkeypatch.setattr(events, "broke", broke)
             await bench.deploy("golden", first.name)
-            await take(first_client)
+            await first_client.get("/agent/v1/task")
             await first_client.post("/agent/v1/tasks/1/ready", content=b"\x00")
             await told.wait()
             await bench.deploy("golden", second.name)
             receiver = ReceiveProcess(await take(second_client), LOOPBACK, manifest.stored_lengths)
             receiver.start()
-            await second_client.post("/agent/v1/tasks/2/ready", content=b"\x80")
             assert set(await asyncio.to_thread(receive_all, receiver)) == {0}
             receiver.stop()
 

@@ -1,5 +1,6 @@
 """The shells of the cast on the loopback interface: sockets with and without GSO and GRO, processes, catalogue."""
 
+import dataclasses
 import errno
 import os
 import pickle
@@ -12,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,8 +28,9 @@ from imager.transport.file_source import FileChunks
 from imager.transport.interfaces import interface_address
 from imager.transport.receive import MIN_SLOTS, ReceiveProcess
 from imager.wire.messages import CastAddress
-from imager.wire.packets import Answer, ByteArray, Join, build_control, parse_ack, parse_beacon
-from imager.wire.session import PACKET_BYTES, Phase
+from imager.wire.packets import Ack, Answer, Head, Join, build_control, build_head, parse_ack, parse_beacon
+from imager.wire.seal import AesGcm, ByteArray
+from imager.wire.session import PACKET_BYTES, Kind, Phase
 
 GROUP = "239.77.99.1"
 LOOPBACK = "127.0.0.1"
@@ -159,12 +162,11 @@ CHUNKS = [random.Random(5).randbytes(length) for length in (300_000, 1, 40_000, 
 def start() -> Iterator[Callable[..., CastProcess]]:
     processes: list[CastProcess] = []
 
-    def make(source: Chunks, expected: tuple[int, ...] = (0,), **options: float) -> CastProcess:
+    def make(source: Chunks, **options: float) -> CastProcess:
         address = SenderAddress(SESSION, GROUP, a_port(), LOOPBACK)
-        process = CastProcess(source, address, SenderOptions(ttl=0, **options), expected)  # type: ignore[arg-type]
+        process = CastProcess(source, address, SenderOptions(ttl=0, **options))  # type: ignore[arg-type]
         processes.append(process)
         process.start()
-        process.data_port = address.data_port  # type: ignore[attr-defined]
         return process
 
     yield make
@@ -172,11 +174,10 @@ def start() -> Iterator[Callable[..., CastProcess]]:
         process.stop()
 
 
-def a_receiver(process: CastProcess, number: int = 0, wanted: bytes | None = None, **options: float) -> ReceiveProcess:
-    port: int = process.data_port  # type: ignore[attr-defined]
-    address = CastAddress(SESSION, number, GROUP, port, LOOPBACK, process.control_port)
+def a_receiver(process: CastProcess, wanted: bytes | None = None, **options: Any) -> ReceiveProcess:
+    """Admitted to the cast."""
     lengths = [len(chunk) for chunk in CHUNKS]
-    return ReceiveProcess(address, LOOPBACK, lengths, wanted, **options)  # type: ignore[arg-type]
+    return ReceiveProcess(process.admit(wanted), LOOPBACK, lengths, wanted, **options)
 
 
 def until_ended(process: CastProcess) -> list[SenderEvent]:
@@ -186,6 +187,12 @@ def until_ended(process: CastProcess) -> list[SenderEvent]:
         assert found, f"nothing more after {events}"
         events += found
     return events
+
+
+def an_address(**fields: Any) -> CastAddress:
+    """Of a cast that is not there."""
+    address = CastAddress(SESSION, 1, GROUP, a_port(), LOOPBACK, a_port(), PACKET_BYTES, "00" * 32, "11" * 32)
+    return dataclasses.replace(address, **fields)
 
 
 class TestProcesses:
@@ -203,24 +210,33 @@ class TestProcesses:
         assert receiver.statistics().chunks_done == len(CHUNKS)
         receiver.stop()
         events = until_ended(process)
-        assert ReceiverJoined(0, LOOPBACK) in events
-        assert ReceiverDone(0) in events
+        assert ReceiverJoined(1, LOOPBACK) in events
+        assert ReceiverDone(1) in events
 
     @pytest.mark.root
     def test_an_answer_that_cannot_be_sent_does_not_make_the_sender_deaf(
         self, start: Callable[..., CastProcess]
     ) -> None:
         process = start(Chunks(CHUNKS))
-        from_nowhere = build_control(Join(SESSION, 9, 1))
+        address = process.admit()
+        cipher = AesGcm(bytes.fromhex(address.control_key))
+
+        def a_join(counter: int) -> bytes:
+            return cipher.seal(build_head(Head(Kind.JOIN, 1, SESSION, counter)), build_control(Join(1)))
+
+        nowhere = process.admit()
+        from_nowhere = AesGcm(bytes.fromhex(nowhere.control_key)).seal(
+            build_head(Head(Kind.JOIN, nowhere.receiver, SESSION, 0)), build_control(Join(1))
+        )
         header = struct.pack(">HHHH", 0, process.control_port, 8 + len(from_nowhere), 0)  # source port 0: no way back
         with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
             raw.sendto(header + from_nowhere, (LOOPBACK, 0))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.bind((LOOPBACK, 0))
             sock.settimeout(5)
-            for _ in range(3):
-                sock.sendto(build_control(Join(SESSION, 0, 1)), (LOOPBACK, process.control_port))
-                assert parse_ack(sock.recv(2048)).answer is Answer.ACCEPTED
+            for counter in range(3):
+                sock.sendto(a_join(counter), (LOOPBACK, process.control_port))
+                assert parse_ack(cipher.open(sock.recv(2048))) == Ack(Kind.JOIN, Answer.ACCEPTED)
 
     def test_a_chunk_released_as_wrong_comes_again(self, start: Callable[..., CastProcess]) -> None:
         process = start(Chunks(CHUNKS))
@@ -256,25 +272,27 @@ class TestProcesses:
         receiver.done()
         receiver.stop()
         assert len(threads) == len(CHUNKS)
-        assert ReceiverDone(0) in until_ended(process)
+        assert ReceiverDone(1) in until_ended(process)
 
     def test_a_receiver_that_wants_nothing_is_done_at_once(self, start: Callable[..., CastProcess]) -> None:
-        process = start(Chunks(CHUNKS), expected=(0, 1))
+        process = start(Chunks(CHUNKS))
         receiver = a_receiver(process, wanted=bytes(1))
+        other = process.admit()
         receiver.start()
         assert list(receiver.chunks()) == []
         receiver.done()
         receiver.stop()
         process.begin()
-        process.remove(1, "not needed")
+        process.remove(other.receiver, "not needed")
         events = until_ended(process)
-        assert ReceiverDone(0) in events
-        assert ReceiverFailed(1, "not needed") in events
+        assert ReceiverDone(1) in events
+        assert ReceiverFailed(other.receiver, "not needed") in events
 
     def test_a_source_that_cannot_be_read_ends_the_session_with_its_reason(
         self, start: Callable[..., CastProcess]
     ) -> None:
         process = start(Chunks(CHUNKS, fail_at=3))
+        process.admit()
         process.begin()
         ended = until_ended(process)[-1]
         assert isinstance(ended, SessionEnded)
@@ -290,15 +308,24 @@ class TestProcesses:
                 process.start()
 
     def test_a_receiver_without_a_sender_says_so(self) -> None:
-        address = CastAddress(SESSION, 0, GROUP, a_port(), LOOPBACK, a_port())
+        address = an_address()
         receiver = ReceiveProcess(address, LOOPBACK, [10], sender_timeout_s=0.3)
         receiver.start()
         with pytest.raises(CastError, match=r"no answer from the sender for 0\.3 s"):
             list(receiver.chunks())
         receiver.stop()
 
+    @pytest.mark.parametrize(
+        "fields",
+        [{"cast_key": "00"}, {"control_key": "x" * 64}, {"packet_bytes": 100}, {"packet_bytes": 10**6}],
+        ids=str,
+    )
+    def test_an_address_that_cannot_be_is_one_clear_line(self, fields: dict[str, Any]) -> None:
+        with pytest.raises(CastError, match="is it of another version"):
+            ReceiveProcess(an_address(**fields), LOOPBACK, [10])
+
     def test_a_group_that_cannot_be_joined_is_one_clear_line(self) -> None:
-        address = CastAddress(SESSION, 0, GROUP, a_port(), LOOPBACK, a_port())
+        address = an_address()
         receiver = ReceiveProcess(address, "192.0.2.1", [10])
         receiver.start()
         with pytest.raises(CastError, match=f"cannot join {GROUP} on 192.0.2.1"):
@@ -309,9 +336,9 @@ class TestProcesses:
         program = (
             "import sys; sys.path.insert(0, 'tests/unit')\n"
             "from test_cast_transport import *\n"
-            "process = CastProcess(Chunks(CHUNKS), SenderAddress(1, GROUP, a_port(), LOOPBACK), None, (0,))\n"
+            "process = CastProcess(Chunks(CHUNKS), SenderAddress(1, GROUP, a_port(), LOOPBACK))\n"
             "process.start()\n"
-            "receiver = ReceiveProcess(CastAddress(1, 0, GROUP, 9, LOOPBACK, process.control_port), LOOPBACK, [10])\n"
+            "receiver = ReceiveProcess(process.admit(), LOOPBACK, [10])\n"
             "receiver.start()\n"
             "print(process._child.process.pid, receiver._prepared.child.process.pid, flush=True)\n"
             "sys.stdin.read()\n"
@@ -333,9 +360,9 @@ class TestProcesses:
             "import sys; sys.path.insert(0, 'tests/unit')\n"
             "from test_cast_transport import *\n"
             f"address = SenderAddress(SESSION, GROUP, {port}, LOOPBACK)\n"
-            "process = CastProcess(Chunks(CHUNKS), address, SenderOptions(ttl=0), (0, 1))\n"
+            "process = CastProcess(Chunks(CHUNKS), address, SenderOptions(ttl=0))\n"
             "process.start()\n"
-            "print(process._child.process.pid, flush=True)\n"
+            "print(process._child.process.pid, process.admit().cast_key, flush=True)\n"
             "sys.stdin.read()\n"
             "if sys.argv[1:]: process.stop()\n"
         )
@@ -345,7 +372,8 @@ class TestProcesses:
                 [sys.executable, "-c", program, *how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             ) as running:
                 assert running.stdout is not None and running.stdin is not None
-                watched = os.pidfd_open(int(running.stdout.readline()))
+                child, key = running.stdout.readline().split()
+                watched = os.pidfd_open(int(child))
                 if how:
                     running.stdin.close()
                 else:
@@ -353,14 +381,15 @@ class TestProcesses:
                 assert select.select([watched], [], [], 10)[0]
             phases = set()
             while select.select([group], [], [], 0.2)[0]:
-                phases |= {parse_beacon(packet.tobytes()).phase for packet in group.receive()}
+                opened = [AesGcm(bytes.fromhex(key)).open(packet.tobytes()) for packet in group.receive()]
+                phases |= {parse_beacon(body).phase for body in opened}
             group.close()
             assert Phase.WAITING in phases
             assert (Phase.ENDED in phases) is ended
 
 
 class TestCatalogue:
-    ADDRESS = CastAddress(1, 2, GROUP, 3, "", 4)
+    ADDRESS = an_address(sender="")
 
     def serve(self, catalogue: Catalogue, hashes: list[bytes]) -> CatalogueServer:
         return CatalogueServer(LOOPBACK, lambda peer: catalogue, hashes)

