@@ -1,8 +1,38 @@
 """What happened in a cast, as its cores tell their shells. Pure."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from imager.wire.session import Holdup, Phase
+
+
+class Limit(StrEnum):
+    """What holds the rate of a cast where it is."""
+
+    SEARCHING = "searching"
+    """Nothing yet: it grows."""
+    OPERATOR = "operator"
+    LOSS = "loss"
+    """A buffer on the way, or in receivers."""
+    DISK = "disk"
+    """Of a receiver."""
+    PROCESSOR = "processor"
+    """Of a receiver."""
+    SENDER = "sender"
+    """The sender's own processor or line gives no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateReason:
+    """Why the rate is what it is."""
+
+    limit: Limit = Limit.SEARCHING
+    receiver: int | None = None
+    """The receiver whose disk or processor it is, or the one that loses."""
+    receivers: int = 0
+    """How many it is true of..."""
+    of: int = 0
+    """...of so many that receive."""
 
 
 @dataclass(frozen=True, slots=True)

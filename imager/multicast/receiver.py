@@ -55,6 +55,9 @@ _JOIN_S = 0.1
 """JOIN is repeated after this, then after longer, up to _JOIN_MAX_S, until it is answered."""
 _JOIN_MAX_S = 1.0
 _STATUS_S = 0.5
+"""STATUS comes at least so often..."""
+_STATUS_INTERVALS = 10
+"""...or once in so many of the sender's NACK intervals, once data comes and if that is more often."""
 _STATUS_FIRST_S = 0.01
 """The first STATUS after the first data comes after this, each further one after 1.5 times as long, up to _STATUS_S:
 the sender finds its rate by them."""
@@ -381,7 +384,8 @@ class ReceiverSession:
                 messages.append(Nack(self.report(), records[start : start + self._most_records]))
         if now >= self._status_at:
             self._status_at = now + self._status_wait
-            self._status_wait = min(self._status_wait * 1.5, _STATUS_S)
+            longest = min(_STATUS_S, _STATUS_INTERVALS * self._nack_interval_s) if self._received else _STATUS_S
+            self._status_wait = min(self._status_wait * 1.5, longest)
             if self._join_at is None:
                 messages.append(Status(self.report()))
         return [self._seal(message) for message in messages]

@@ -51,6 +51,7 @@ class RepairQueue:
         self._resent_at = np.full(count, -1, np.int64)
         self._rows: dict[int, None] = {}
         self._whole: dict[int, int] = {}  # block -> symbols of it that were sent in this turn
+        self._turn: dict[int, int] = {}  # block -> the symbol of it that its next turn begins with
         self.row_count = 0
         """Repair symbols that wait."""
         self.oldest: float | None = None
@@ -111,17 +112,23 @@ class RepairQueue:
         return runs
 
     def take_whole(self, room: int, sequence: int) -> list[Run]:
-        """Up to `room` source symbols of blocks to send again; the first of them will carry `sequence`."""
+        """Up to `room` source symbols of blocks to send again; the first of them will carry `sequence`.
+
+        Each turn of a block begins with another symbol: a full buffer on the way passes the first of a row of packets.
+        """
         runs: list[Run] = []
         while room and self._whole:
             block, done = next(iter(self._whole.items()))
-            count = min(int(self._layout.block_symbols[block]) - done, room)
-            runs.append(SourceRun(int(self._layout.block_first_symbol[block]) + done, count))
+            size = int(self._layout.block_symbols[block])
+            at = (self._turn.get(block, 0) + done) % size
+            count = min(size - done, size - at, room)
+            runs.append(SourceRun(int(self._layout.block_first_symbol[block]) + at, count))
             room -= count
             sequence += count
             self._resent_at[block] = sequence - 1
-            if done + count == self._layout.block_symbols[block]:
+            if done + count == size:
                 del self._whole[block]
+                self._turn[block] = (self._turn.get(block, 0) + size * 5 // 8) % size
             else:
                 self._whole[block] = done + count
         return runs

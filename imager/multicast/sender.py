@@ -23,7 +23,8 @@ from imager.multicast.events import (
     SessionEnded,
 )
 from imager.multicast.layout import BoolArray, CastLayout
-from imager.multicast.pace import Pacer, RateControl, burst_packets, max_burst
+from imager.multicast.pace import Pacer, burst_packets, max_burst
+from imager.multicast.rate import START_BPS, RateControl
 from imager.multicast.repair import RepairQueue, RepairRun, Run, SourceRun
 from imager.multicast.roster import Address, Member, Roster, Standing
 from imager.multicast.sequence import extend
@@ -82,7 +83,7 @@ class SenderSettings:
     cast_key: bytes = field(repr=False)
     silence_timeout_s: float = 30
     max_bitrate_bps: float = 0
-    start_bps: float = RateControl.START_BPS
+    start_bps: float = START_BPS
     nack_interval_s: float = 0.01
     is_held: bool = False
     """It does not end before let_end(), though nobody is waited for."""
@@ -293,13 +294,13 @@ class SenderSession:
         if self.phase not in (Phase.SENDING, Phase.REPAIRING) or now < self._pacer.due():
             return None
         rate_bps = self._rate.rate_bps
-        runs = self._choose(burst_packets(rate_bps, self._layout.packet_bytes), now)
+        runs = self._choose(burst_packets(rate_bps, self._layout.packet_bytes, self._rate.burst_s), now)
         if not runs:
             # out of work: the group is told at once how far the sequence went, so that it can miss the last of it
             return self._beacon(now) if self._sequence != self._beacon_sequence else None
-        self._rate.grow(now)
         count = self._fill_headers(runs)
-        self._pacer.sent(count, rate_bps, now)
+        self._rate.sent(self._sequence, now)
+        self._pacer.sent(count, rate_bps, now, self._rate.burst_s)
         return Burst(self._packets[:count], tuple(runs), self._sealer)
 
     def _choose(self, room: int, now: float) -> list[Run]:

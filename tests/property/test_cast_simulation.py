@@ -8,7 +8,8 @@ import pytest
 
 from imager.multicast.erasure import TableCode
 from imager.multicast.layout import CastLayout
-from imager.multicast.scenarios import random_scenario
+from imager.multicast.network import Narrow
+from imager.multicast.scenarios import BLOCK, random_scenario
 from imager.multicast.simulation import Outcome, Scenario, broken_promises, simulate
 
 
@@ -28,7 +29,7 @@ def all_hold_all(scenario: Scenario, outcome: Outcome) -> bool:
     }
 
 
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", range(120))
 def test_every_receiver_gets_all_it_wants_or_a_stated_failure(seed: int) -> None:
     scenario = random_scenario(seed)
     assert broken_promises(scenario, simulate(scenario)) == []
@@ -65,9 +66,35 @@ def test_more_receivers_cost_hardly_more() -> None:
 
 
 def test_repair_goes_beside_new_data_and_never_instead_of_it() -> None:
-    clean = simulate(Scenario(seed=4, receivers=4, stored_lengths=(576_000,) * 20))
-    lossy = simulate(Scenario(seed=4, receivers=4, loss=0.05, stored_lengths=(576_000,) * 20))
-    assert lossy.statistics.first_pass_s < clean.statistics.first_pass_s * 1.15
+    clean = simulate(Scenario(seed=4, receivers=2, stored_lengths=(576_000,) * 60))
+    lossy = simulate(Scenario(seed=4, receivers=2, loss=0.05, stored_lengths=(576_000,) * 60))
+    assert lossy.statistics.first_pass_s < clean.statistics.first_pass_s * 1.2  # of which repair 7 %
+
+
+@pytest.mark.parametrize("kibibytes", [16, 64, 128])
+def test_a_port_slower_than_the_sender_loses_hardly_anything_once_it_is_known(kibibytes: int) -> None:
+    port = Narrow(2e8, kibibytes << 10)
+    scenario = Scenario(seed=13, receivers=2, stored_lengths=(576_000,) * 150, ports={0: port})
+    outcome = simulate(scenario)
+    assert all_hold_all(scenario, outcome)
+    (_, _, sent, lost), *_, (_, _, all_sent, all_lost) = (sample for sample in outcome.rates if sample[0] >= 2)
+    assert (all_lost - lost) / (all_sent - sent) < 0.01
+    assert outcome.ended_at < 150 * 576_000 * 8 * 1.04 / port.bps * 1.2
+
+
+def test_a_receiver_whose_processor_is_slow_is_followed() -> None:
+    scenario = Scenario(seed=14, receivers=2, stored_lengths=(576_000,) * 100, processors={1: Narrow(3e8, 4 << 20)})
+    outcome = simulate(scenario)
+    assert all_hold_all(scenario, outcome)
+    assert outcome.ended_at < 100 * 576_000 * 8 * 1.04 / 3e8 * 1.5
+
+
+def test_a_block_that_is_sent_again_to_a_full_buffer_gets_through_at_last() -> None:
+    """Seen: the same first packets of the block found room each time, and the others never did."""
+    scenario = Scenario(seed=15, receivers=1, stored_lengths=(BLOCK,), ports={0: Narrow(4e7, 16 << 10)})
+    outcome = simulate(scenario)
+    assert all_hold_all(scenario, outcome)
+    assert overhead(scenario, outcome) < 8
 
 
 def test_a_late_joiner_gets_what_it_lacks_and_costs_no_more() -> None:

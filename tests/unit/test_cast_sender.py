@@ -9,7 +9,7 @@ from imager.errors import CastError
 from imager.multicast.erasure import REPAIR_ROWS
 from imager.multicast.events import ReceiverDone, ReceiverFailed, ReceiverJoined, SessionEnded
 from imager.multicast.layout import CastLayout
-from imager.multicast.pace import FRAME_BYTES, MAX_BURST, Pacer, RateControl, burst_packets
+from imager.multicast.pace import FRAME_BYTES, MAX_BURST, Pacer, burst_packets
 from imager.multicast.repair import WHOLE_LACKING, RepairQueue, RepairRun, SourceRun
 from imager.multicast.sender import Burst, SenderSession, SenderSettings
 from imager.wire.packets import (
@@ -450,74 +450,3 @@ class TestRate:
         assert burst_packets(0) == burst_packets(1e10) == MAX_BURST
         assert burst_packets(1e8) == 8
         assert burst_packets(1e6) == 1
-
-    def test_a_receiver_that_is_overrun_brings_the_rate_to_what_it_takes(self) -> None:
-        control = RateControl(0, GIGABIT)
-        control.report(1, a_report(heard=0, received=0), 0, 0.0)
-        packets = round(1e9 / (FRAME_BYTES * 8))
-        taken = control.report(1, a_report(heard=packets, received=packets // 5, lost=packets * 4 // 5), packets, 1.0)
-        assert taken == pytest.approx(2e8, rel=0.01)
-        assert control.rate_bps == pytest.approx(1.9e8, rel=0.01)
-
-    def test_loss_that_repair_mends_does_not_slow_the_sending(self) -> None:
-        control = RateControl(0, GIGABIT)
-        control.report(1, a_report(), 0, 0.0)
-        control.report(1, a_report(heard=1000, received=900, lost=100), 1000, 0.1)
-        assert control.rate_bps == GIGABIT
-
-    def test_loss_that_a_lower_rate_does_not_mend_is_borne(self) -> None:
-        control = RateControl(0, GIGABIT)
-        report, sequence, now = a_report(), 0, 0.0
-        rates = []
-        for _ in range(150):
-            control.report(1, report, sequence, now)
-            control.grow(now)
-            rates.append(control.rate_bps)
-            now += 0.05
-            offered = max(100, round((control.rate_bps or 2e10) * 0.05 / (FRAME_BYTES * 8)))
-            sequence += offered
-            lost = report.lost + round(offered * 0.4)
-            report = a_report(heard=sequence, received=sequence - lost, lost=lost)
-        assert min(rates[:30]) > GIGABIT / 20
-        assert control.rate_bps == 0  # no limit is left
-
-    def test_one_that_was_away_does_not_slow_the_others(self) -> None:
-        control = RateControl(0, GIGABIT)
-        control.report(1, a_report(), 0, 0.0)
-        control.report(1, a_report(heard=100_000, received=100, lost=99_900), 100_000, 10.0)
-        assert control.rate_bps == GIGABIT
-
-    def test_the_rate_never_exceeds_the_operators_limit(self) -> None:
-        control = RateControl(5e8)
-        for step in range(100):
-            control.report(1, a_report(heard=step, received=1 + step), step, step * 0.1)
-            control.grow(step * 0.1)
-        assert control.rate_bps == 5e8
-
-    def test_the_rate_doubles_only_as_receivers_answer(self) -> None:
-        control = RateControl(0)
-        control.grow(0.0)
-        for step in range(1, 100):
-            control.grow(step * 0.1)
-        assert control.rate_bps == RateControl.START_BPS
-        for step in range(3):
-            control.report(1, a_report(heard=step, received=1 + step), step, 10 + step * 0.1)
-            control.grow(10 + step * 0.1)
-            control.grow(10 + step * 0.1 + 0.05)
-        assert control.rate_bps == RateControl.START_BPS * 8
-
-    def test_who_only_joined_has_not_answered(self) -> None:
-        control = RateControl(0)
-        control.grow(0.0)
-        control.report(1, a_report(), 0, 0.1)
-        control.grow(0.1)
-        assert control.rate_bps == RateControl.START_BPS
-
-    def test_the_rate_does_not_grow_far_above_what_arrives(self) -> None:
-        control = RateControl(0, GIGABIT)
-        control.report(1, a_report(), 0, 0.0)
-        arrived = round(1e8 / (FRAME_BYTES * 8))
-        control.report(1, a_report(heard=2 * arrived, received=arrived, lost=arrived), 2 * arrived, 1.0)
-        for step in range(1000):
-            control.grow(1.0 + step * 0.1)
-        assert control.rate_bps == pytest.approx(2e8, rel=0.01)

@@ -1,0 +1,145 @@
+"""How fast a cast is sent: found by what arrives, not by loss alone."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from imager.multicast.pace import FRAME_BYTES
+from imager.multicast.rate import START_BPS, RateControl
+from imager.wire.packets import Report
+from imager.wire.session import Holdup
+
+BITS = FRAME_BYTES * 8
+Loses = Callable[[float, int], int]
+"""How many of so many packets are lost, sent at such a rate."""
+
+
+def a_report(heard: int, received: int, lost: int) -> Report:
+    return Report(heard, received, lost, dropped=0, repairs=0, chunks_done=0, slots=64, free_slots=64, holdup=Holdup(0))
+
+
+class Line:
+    """Some receivers that report every 40 ms what they got of what was sent."""
+
+    def __init__(self, control: RateControl, receivers: dict[int, Loses]) -> None:
+        self.control = control
+        self.receivers = receivers
+        self.now = 0.0
+        self.sequence = 0
+        self.counts = {receiver: [0, 0] for receiver in receivers}
+        self.rates: list[float] = []
+
+    def run(self, seconds: float, line_bps: float = 1e10) -> "Line":
+        for _ in range(round(seconds / 0.04)):
+            offered = 0
+            for _ in range(8):
+                packets = max(1, round(min(self.control.rate_bps or line_bps, line_bps) * 0.005 / BITS))
+                offered += packets
+                self.sequence += packets
+                self.now += 0.005
+                self.control.sent(self.sequence, self.now)
+                self.rates.append(self.control.rate_bps or line_bps)
+            for receiver, loses in self.receivers.items():
+                lost = loses(offered * BITS / 0.04, offered)
+                self.counts[receiver][0] += offered - lost
+                self.counts[receiver][1] += lost
+                self.tell(receiver)
+        return self
+
+    def tell(self, receiver: int) -> None:
+        received, lost = self.counts[receiver]
+        self.control.report(receiver, a_report(self.sequence - 1, received, lost), self.sequence, self.now)
+
+
+def a_port(bps: float) -> Loses:
+    return lambda rate, offered: max(0, offered - round(bps * 0.04 / BITS)) if rate > bps else 0
+
+
+def by_chance(share: float, seed: int) -> Loses:
+    chance = np.random.default_rng(seed)
+    return lambda _rate, offered: int(chance.binomial(offered, share))
+
+
+@pytest.mark.parametrize("bps", [2e7, 2e8, 9e8])
+def test_the_rate_settles_below_what_a_port_passes(bps: float) -> None:
+    line = Line(RateControl(0), {1: a_port(bps)}).run(10)
+    settled = line.rates[len(line.rates) // 5 :]
+    assert sum(settled) / len(settled) == pytest.approx(bps, rel=0.03)
+    assert max(settled) < bps * 1.3
+
+
+@pytest.mark.parametrize("share", [0.001, 0.01, 0.05, 0.3])
+def test_loss_that_a_lower_rate_does_not_mend_is_borne(share: float) -> None:
+    line = Line(RateControl(0), {1: by_chance(share, 1)}).run(2, line_bps=1e9)
+    second = line.rates[len(line.rates) // 2 :]
+    assert min(second) >= 1e9
+
+
+def test_a_room_whose_loss_is_the_networks_is_tried_once_and_not_for_each_machine() -> None:
+    line = Line(RateControl(0), {number: by_chance(0.01, number) for number in range(30)}).run(1.2, line_bps=3e8)
+    slow = sum(rate < 3e8 for rate in line.rates) / len(line.rates)
+    assert slow < 0.35
+
+
+def test_a_port_behind_a_lossy_line_is_not_taken_for_the_lines_loss() -> None:
+    chance, port = by_chance(0.05, 3), a_port(1e8)
+    both = Line(RateControl(0), {1: lambda rate, offered: max(port(rate, offered), chance(rate, offered))}).run(8)
+    settled = both.rates[len(both.rates) // 2 :]
+    assert sum(settled) / len(settled) < 1.3e8
+    assert sum(settled) / len(settled) > 0.8e8
+
+
+def test_a_port_that_becomes_slower_and_fast_again_is_followed() -> None:
+    speed = {"bps": 8e8}
+    line = Line(RateControl(0), {1: lambda rate, offered: a_port(speed["bps"])(rate, offered)}).run(3)
+    speed["bps"] = 1e8
+    line.run(3)
+    assert line.control.rate_bps == pytest.approx(1e8, rel=0.1)
+    speed["bps"] = 8e8
+    line.run(6)
+    assert line.control.rate_bps > 6e8
+
+
+def test_what_was_missed_in_one_turn_of_another_program_is_soon_forgotten() -> None:
+    lost = {"now": False}
+    line = Line(RateControl(0), {1: lambda rate, offered: offered // 2 if lost["now"] else a_port(1e9)(rate, offered)})
+    line.run(3)
+    before = line.control.rate_bps
+    lost["now"] = True
+    line.run(0.04)
+    lost["now"] = False
+    line.run(0.4)
+    assert line.control.rate_bps > 0.9 * before
+
+
+def test_a_receiver_that_was_cut_off_does_not_slow_the_others() -> None:
+    line = Line(RateControl(0), {1: lambda _rate, _offered: 0, 2: lambda _rate, _offered: 0}).run(1, line_bps=1e9)
+    del line.receivers[2]
+    line.run(1, line_bps=1e9)
+    before = line.control.rate_bps
+    line.counts[2][1] = line.counts[1][0] - line.counts[2][0]
+    line.tell(2)
+    assert line.control.rate_bps == before
+
+
+def test_the_rate_never_exceeds_the_operators_limit_which_may_change() -> None:
+    line = Line(RateControl(5e8), {1: lambda _rate, _offered: 0}).run(1)
+    assert max(line.rates) == 5e8
+    line.control.limit(2e8)
+    assert line.control.rate_bps == 2e8
+
+
+def test_the_rate_doubles_only_as_receivers_answer() -> None:
+    control = RateControl(0)
+    for step in range(100):
+        control.sent(1000 * step, step * 0.01)
+    assert control.rate_bps == START_BPS
+
+
+def test_who_only_joined_has_not_answered() -> None:
+    control = RateControl(0)
+    control.sent(100, 0.0)
+    control.report(1, a_report(0, 0, 0), 100, 0.1)
+    control.sent(200, 0.2)
+    assert control.rate_bps == START_BPS
