@@ -118,7 +118,7 @@ class ReceiveStatistics:
     nacks: int = 0
     chunks_done: int = 0
     holdup: Holdup = Holdup.NONE
-    """What keeps the memory full now."""
+    """What holds the receiver up now."""
     rejected: dict[str, int] = field(default_factory=dict)
     """Datagrams that were counted and dropped, by reason."""
 

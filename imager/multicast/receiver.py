@@ -135,6 +135,8 @@ class ReceiverSession:
         self._status_at = now + _STATUS_S
         self._status_wait = _STATUS_S
         self._held_up = Holdup.NONE
+        self.falls_behind = False
+        """The shell finds that packets come faster than they are taken: some were lost in this machine."""
         self._done_at: float | None = None
         self._done_left = 0
         self._farewell: list[bytes] = []
@@ -331,7 +333,9 @@ class ReceiverSession:
 
     @property
     def holdup(self) -> Holdup:
-        """What keeps the memory full; NONE while there is enough of it."""
+        """What keeps the memory full, or packets from being taken; NONE while there is enough of both."""
+        if self.falls_behind:
+            return Holdup.PROCESSOR
         assembly = self._assembly
         return self._held_up if assembly.free_slots * _PLENTY <= assembly.slots else Holdup.NONE
 

@@ -6,6 +6,7 @@ Where the kernel refuses either, the same packets go one by one. No protocol her
 import contextlib
 import errno
 import socket
+import struct
 import time
 
 import numpy as np
@@ -19,6 +20,9 @@ _UDP_SEGMENT = 103
 _UDP_GRO = 104
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
+_SO_MEMINFO = 55
+_MEMINFO = struct.Struct("9I")
+"""SK_MEMINFO_*, the last of which are the drops: include/uapi/linux/sock_diag.h."""
 
 _SEND_BUFFER = 256 << 10
 """Below what a network card's queue holds: a sender that is faster than its line waits, instead of losing there."""
@@ -181,6 +185,12 @@ class GroupReceiver:
                 end += got - foreign
             self.is_drained = False
         return self.batch[: end // packet_bytes]
+
+    def overruns(self) -> int:
+        """What the kernel has dropped so far because it was not taken in time: datagrams, or several joined. Wraps."""
+        told = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+        drops: int = _MEMINFO.unpack(told)[-1]
+        return drops
 
     def close(self) -> None:
         self._socket.close()

@@ -72,6 +72,7 @@ class ReceivingLoop:
         self._told_all = False
         self._parent_gone = False
         self._statistics_at = 0.0
+        self._overruns = 0
 
     def run(self) -> None:
         """Until the session is closed or the parent has gone; OSError when it went while it was told something."""
@@ -141,6 +142,9 @@ class ReceivingLoop:
         finished = self._session.all_held and not self._told_all
         if finished or self._session.closed or now >= self._statistics_at:
             self._statistics_at = now + _STATISTICS_S
+            overruns = self._group.overruns()
+            self._session.falls_behind = overruns != self._overruns
+            self._overruns = overruns
             messages.insert(0, self._session.statistics())
         if finished:
             self._told_all = True

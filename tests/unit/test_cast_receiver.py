@@ -41,7 +41,7 @@ from imager.wire.packets import (
     parse_head,
 )
 from imager.wire.seal import AesGcm, ByteArray
-from imager.wire.session import HEADER_BYTES, PACKET_BYTES, SYMBOL_BYTES, Kind, Phase, Reject
+from imager.wire.session import HEADER_BYTES, PACKET_BYTES, SYMBOL_BYTES, Holdup, Kind, Phase, Reject
 
 SESSION, RECEIVER = 77, 3
 CAST_KEY, CONTROL_KEY = bytes(range(32)), bytes(range(32, 64))
@@ -195,6 +195,23 @@ class TestData:
         shell.hear(packets(*range(10, 250)))
         assert shell.chunks() == {0: chunk_bytes(0)}
         assert shell.asked(1.0) == [(2, 10, 0)]
+
+    def test_what_holds_it_up_is_told_while_its_memory_is_full(self) -> None:
+        shell = Shell(slots=4)
+        shell.session.held_up(Holdup.DISK)
+        shell.hear(packets(*range(0, 10)), packets(*range(250, 260)))
+        assert (shell.session.report().free_slots, shell.session.report().holdup) == (2, Holdup.NONE)
+        shell.hear(packets(*range(260, 270)))
+        assert (shell.session.report().free_slots, shell.session.report().holdup) == (1, Holdup.DISK)
+
+    def test_packets_that_overran_the_socket_are_the_processors_fault(self) -> None:
+        shell = Shell(slots=1)
+        shell.session.held_up(Holdup.DISK)
+        shell.hear(packets(*range(0, 10)))
+        shell.session.falls_behind = True
+        assert shell.session.report().holdup is Holdup.PROCESSOR
+        shell.session.falls_behind = False
+        assert shell.session.report().holdup is Holdup.DISK
 
     def test_a_chunk_with_a_wrong_hash_is_asked_for_as_a_whole(self) -> None:
         shell = Shell()

@@ -135,6 +135,18 @@ class TestEndpoint:
         receiver.close()
         sender.close()
 
+    def test_what_the_kernel_drops_for_want_of_time_is_counted(self) -> None:
+        receiver = GroupReceiver(GROUP, port := a_port(), LOOPBACK, buffer_bytes=64 << 10)
+        sender = GroupSender(GROUP, port, LOOPBACK, ttl=0)
+        sender.send(some_packets(7))
+        receive_all(receiver, 7)
+        assert receiver.overruns() == 0
+        for _ in range(20):
+            sender.send(some_packets(44))
+        assert receiver.overruns() > 0
+        receiver.close()
+        sender.close()
+
     def test_an_interface_that_does_not_exist_is_one_clear_line(self) -> None:
         assert interface_address("lo") == LOOPBACK
         with pytest.raises(CastError, match="there is no interface nope0"):
