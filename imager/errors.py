@@ -14,6 +14,7 @@
           UnknownImage      there is no image or version of that name
         ToolError         a program of the distribution failed
         CastError         a session ended without its image
+          GroupUnheard      the sender answers, but its multicast does not arrive here: there is unicast
         ApplianceError    the appliance cannot be reached or refused
 
 What we misuse ourselves is a ValueError or an assertion.
@@ -96,6 +97,10 @@ class ToolError(WorldError):
 
 class CastError(WorldError):
     """A session ended without its image on this machine."""
+
+
+class GroupUnheard(CastError):
+    """The sender answers, but none of its multicast arrives: what is lacking can be had by unicast."""
 
 
 class ApplianceError(WorldError):

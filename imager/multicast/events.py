@@ -153,6 +153,8 @@ class SessionLost:
     """The session cannot give the rest of the chunks."""
 
     reason: str
+    unheard: bool = False
+    """The sender answers, but its multicast does not arrive."""
 
 
 ReceiverEvent = ChunkAssembled | Accepted | DoneAcknowledged | GroupSilent | SessionLost

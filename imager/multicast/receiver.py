@@ -75,6 +75,9 @@ _PLENTY = 4
 _GROUP_SILENT_S = 1.5
 """Beacons come several times a second: a group silent for so long is a membership that a switch has forgotten (seen:
 IGMPv2 reports suppressed, a cable that was pulled)."""
+_UNHEARD_S = 8.0
+"""A sender that answers, while nothing of its group arrives for so long: there is no multicast to here. The group was
+joined some times anew meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,7 +470,7 @@ class ReceiverSession:
             return None
         if self._done_at is not None:
             return self._done_at
-        times = [self._sender_at + self._settings.sender_timeout_s, self._status_at, self._silent_at]
+        times = [self._sender_at + self._patience_s(), self._status_at, self._silent_at]
         if self._phase is not Phase.WAITING and not self.all_held:
             times.append(self._nack_at)
         if self._join_at is not None:
@@ -484,18 +487,25 @@ class ReceiverSession:
                 self._silent_at = now + _GROUP_SILENT_S
             else:
                 self._silent_at = self._sender_at + _GROUP_SILENT_S
-        if now - self._sender_at < self._settings.sender_timeout_s:
+        patience_s = self._patience_s()
+        if now - self._sender_at < patience_s:
             return
-        waited = f"{self._settings.sender_timeout_s:g} s"
+        waited = f"{patience_s:g} s"
         if self._group_heard:
             self._lose(f"nothing more came from the sender for {waited}")
         elif self._answered:
             self._lose(
                 f"the sender answers, but none of its multicast packets arrived for {waited}: "
-                "check IGMP snooping and the querier of the switches between"
+                "check IGMP snooping and the querier of the switches between",
+                unheard=True,
             )
         else:
             self._lose(f"no answer from the sender for {waited}")
+
+    def _patience_s(self) -> float:
+        """How long nothing may come of the group."""
+        unheard = self._answered and not self._group_heard
+        return min(_UNHEARD_S, self._settings.sender_timeout_s) if unheard else self._settings.sender_timeout_s
 
     def events(self) -> list[ReceiverEvent]:
         events: list[ReceiverEvent] = [*self._assembly.assembled(), *self._events]
@@ -506,9 +516,12 @@ class ReceiverSession:
         """A part of the NACK interval of its own for each receiver, so that they do not all speak at once."""
         return self._nack_interval_s * ((self._settings.receiver * 2654435761) % 1024) / 1024
 
-    def _lose(self, reason: str) -> None:
-        self.leave(reason)
-        self._events.append(SessionLost(reason))
+    def _lose(self, reason: str, unheard: bool = False) -> None:
+        if unheard:
+            self.closed = True  # without a word: who goes on by unicast is not gone
+        else:
+            self.leave(reason)
+        self._events.append(SessionLost(reason, unheard))
 
     def _close(self, event: ReceiverEvent) -> None:
         self.closed = True

@@ -5,6 +5,7 @@ By the last the sender knows which of its answers were still under way, so a req
 by however many receivers it is made: the queue holds the maximum over receivers, not the sum.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +92,15 @@ class RepairQueue:
         if self.row_count and self.oldest is None:
             self.oldest = now
         return int(len(valid) - np.count_nonzero(valid))
+
+    def volunteer(self, chunk: int, share: float) -> None:
+        """Repair symbols of a chunk that nobody asked for yet: so many for each of its source symbols."""
+        for block in range(*self._layout.chunk_first_block[chunk : chunk + 2].tolist()):
+            want = min(REPAIR_ROWS, math.ceil(share * int(self._layout.block_symbols[block])))
+            if want > self._target[block]:
+                self.row_count += want - int(self._target[block])
+                self._target[block] = want
+                self._rows[block] = None
 
     def take_rows(self, room: int, sequence: int) -> list[Run]:
         """Up to `room` repair symbols; the first of them will carry `sequence`."""

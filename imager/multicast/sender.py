@@ -87,6 +87,8 @@ class SenderSettings:
     nack_interval_s: float = 0.01
     is_held: bool = False
     """It does not end before let_end(), though nobody is waited for."""
+    fec_share: float = 0.0
+    """Repair symbols sent unasked after each chunk's source symbols, as a share of them."""
 
 
 class SenderSession:
@@ -355,6 +357,8 @@ class SenderSession:
             room -= count
             if self._cursor < self._chunk_end:
                 break
+            if self._settings.fec_share:
+                self._repairs.volunteer(self._layout.chunk_of(self._cursor - 1), self._settings.fec_share)
             following = self._cursor < self._layout.symbol_count and self._layout.chunk_of(self._cursor)
             if following is False or not self._planned[following]:
                 break

@@ -61,6 +61,8 @@ class SenderOptions:
     """A receiver that says nothing for so long is failed."""
     ttl: int = 1
     """Routers that the packets may pass, and one."""
+    fec_share: float = 0.0
+    """Repair symbols that are sent unasked, as a share of the source's, in 0..MAX_FEC_SHARE."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from imager.errors import CastError
+from imager.errors import CastError, GroupUnheard
 from imager.multicast.events import Accepted, ChunkAssembled, DoneAcknowledged, ReceiveStatistics, SessionLost
 from imager.multicast.memory import ReceiverMemory, divide_memory
 from imager.transport.child import Child
@@ -167,7 +167,8 @@ class ReceiveProcess:
         """Chunks as they become whole, in any order, until every wanted one was released with ok.
 
         A chunk released with ok False comes again. `ask_holdup` is asked twice a second, for the sender to know why
-        this receiver's memory is full. Raises CastError when the session cannot give the rest.
+        this receiver's memory is full. Raises CastError when the session cannot give the rest, GroupUnheard when it is
+        multicast that does not arrive.
         """
         told = Holdup.NONE
         while True:
@@ -177,8 +178,8 @@ class ReceiveProcess:
                     yield ReceivedChunk(index, self._view[start : start + length])
                 case AllReleased():
                     return
-                case SessionLost(reason=reason):
-                    raise CastError(reason)
+                case SessionLost(reason=reason, unheard=unheard):
+                    raise GroupUnheard(reason) if unheard else CastError(reason)
                 case ReceiveStatistics():
                     if (holdup := ask_holdup()) is not told:
                         told = holdup

@@ -48,6 +48,7 @@ class SendingLoop:
             options.silence_timeout_s,
             options.max_bitrate_bps,
             is_held=setup.is_held,
+            fec_share=options.fec_share,
         )
         wanted = unpack_wanted(setup.wanted, self._layout.chunk_count)
         self._session = SenderSession(self._layout, settings, wanted, _clock())

@@ -9,14 +9,19 @@ import sys
 from pathlib import Path
 
 from imager.errors import ImagerError
-from imager.transport.file_cast import receive_file, send_file
+from imager.transport.file_cast import ReceiveOptions, SendOptions
+from imager.transport.file_receive import receive_file
+from imager.transport.file_send import send_file
 
 
 def main() -> int:
     what, path, *rest = sys.argv[1:]
     options = json.loads(rest[0]) if rest else {}
     try:
-        result = (send_file if what == "send" else receive_file)(Path(path), interface="e0", **options)
+        if what == "send":
+            result: object = send_file(Path(path), SendOptions(interface="e0", **options))
+        else:
+            result = receive_file(Path(path), ReceiveOptions(interface="e0", **options))
     except ImagerError as error:
         print(error)
         return 1

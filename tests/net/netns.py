@@ -175,6 +175,25 @@ class Lan:
                 f"meta protocol ip ip protocol udp numgen random mod 100000 < {round(percent * 1000)} drop\n }}\n }}",
             )
 
+    def filter_group(self, host: Host, group: str) -> None:
+        """Drop what goes to a multicast group before it reaches `host`."""
+        hook = f"type filter hook egress device {host.port} priority 0 ;"
+        self.bridge.run("nft", f"table netdev group{host.number} {{ chain c {{ {hook} ip daddr {group} drop\n }}\n }}")
+
+    def set_mtu(self, host: Host, mtu: int) -> None:
+        """Of the way to the host: longer packets are lost on it without a word.
+
+        By a filter, as the bridge lets packets through that were cut out of one for segmentation.
+        """
+        hook = f"type filter hook egress device {host.port} priority 0 ;"
+        self.bridge.run("nft", f"table netdev mtu{host.number} {{ chain c {{ {hook} ip length > {mtu} drop\n }}\n }}")
+
+    def forget_querier(self) -> None:
+        """The switch snoops, floods nothing and asks for no members: no multicast arrives until somebody else asks."""
+        self.bridge.run("ip", "link", "set", "br0", "type", "bridge", "mcast_querier", "0")
+        for host in self.hosts:
+            self.bridge.run("bridge", "link", "set", "dev", host.port, "mcast_flood", "off")
+
     def set_cable(self, host: Host, connected: bool) -> None:
         """Pull or plug the host's cable."""
         self.bridge.run("ip", "link", "set", host.port, "up" if connected else "down")

@@ -1,12 +1,13 @@
 """`roomcast send` and `roomcast receive` as programs, between namespaces."""
 
+import json
 import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from netns import INTERFACE, Lan
+from netns import INTERFACE, Host, Lan
 
 pytestmark = pytest.mark.root
 
@@ -48,3 +49,62 @@ def test_receiver_without_a_sender_gives_up_in_one_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("roomcast: ")
     assert not (tmp_path / "out").exists()
+
+
+def test_pipe_reaches_a_pipe_sealed_with_a_key_and_programs_can_follow_it(tmp_path: Path) -> None:
+    content = random.Random(12).randbytes(5_000_001)
+    key, other = tmp_path / "key", tmp_path / "other"
+    key.write_bytes(random.Random(13).randbytes(32))
+    other.write_bytes(random.Random(14).randbytes(32))
+    with Lan(3) as lan:
+        sender, receiver, stranger = lan.hosts
+
+        def receive(host: Host, key: Path) -> "subprocess.Popen[bytes]":
+            options = ["-i", INTERFACE, "--key", str(key), "--json", "--max-wait", "8"]
+            command = host.command(ROOMCAST, "receive", "--output", "-", *options)
+            return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+        good, bad = receive(receiver, key), receive(stranger, other)
+        try:
+            done = subprocess.run(
+                sender.command(ROOMCAST, "send", "-", "-i", INTERFACE, "--key", str(key), "--json", "--fec", "5"),
+                input=content,
+                capture_output=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            got, said = good.communicate(timeout=60)
+            assert good.returncode == 0 and got == content
+            nothing, refused = bad.communicate(timeout=60)
+            assert bad.returncode == 1 and nothing == b""
+        finally:
+            good.kill()
+            bad.kill()
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    whats = [event["event"] for event in events if event["event"] != "progress"]
+    assert whats == ["joined", "done", "sent"]
+    assert events[-1]["receivers_done"] == 1
+    assert events[-1]["sent_bytes"] > 1.04 * len(content)  # 5 % more, unasked
+    assert json.loads(said.splitlines()[-1])["event"] == "received"
+    told = [json.loads(line) for line in refused.splitlines() if line.startswith(b"{")]
+    assert any("has another key than this --key" in event.get("text", "") for event in told)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--data-address", "10.1.2.3"], "10.1.2.3 is no multicast group: take one of 239.0.0.0/8"),
+        (["--data-address", "239.128.0.5"], "every switch floods"),
+        (["--key", "/dev/null"], "head -c 32 /dev/urandom"),
+        (["--interface", "none"], "there is no interface none"),
+    ],
+    ids=["no group", "flooded group", "no key", "no interface"],
+)
+def test_option_that_cannot_be_is_one_line_that_says_what_to_do(options: list[str], told: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x")
+    done = subprocess.run([ROOMCAST, "send", str(file), *options], capture_output=True, text=True, check=False)
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith("roomcast: ") and done.stderr.count("\n") == 1
+    assert told in done.stderr

@@ -221,19 +221,6 @@ def test_a_receiver_without_a_sender_says_so(tmp_path: Path) -> None:
         assert room.has_nothing(1)
 
 
-def test_a_receiver_whose_switch_filters_the_group_is_told_the_likely_cause(tmp_path: Path) -> None:
-    with Lan(2) as lan:
-        room = Room(lan, tmp_path, MIB)
-        hook = "type filter hook egress device p1 priority 0 ;"
-        lan.bridge.run("nft", f"table netdev filter {{ chain c {{ {hook} ip daddr 239.77.9.9 drop\n }}\n }}")
-        receiver = room.receive(1, sender_timeout_s=1.5)
-        sender = room.send(group="239.77.9.9", silence_timeout_s=10)
-        assert receiver.wait() == 1
-        assert "none of its multicast packets arrived for 1.5 s: check IGMP snooping" in receiver.log.read_text()
-        assert sender.wait() == 0
-        assert "none of its multicast packets" in json.loads(sender.log.read_text())["failed"][lan.hosts[1].ip]
-
-
 @pytest.mark.parametrize(
     ("prepare", "line"),
     [

@@ -9,14 +9,20 @@ from pathlib import Path
 
 import pytest
 from blake3 import blake3
+from offer_builders import Offering
 
 from imager.errors import CastError
 from imager.transport.catalogue import Catalogue, CatalogueServer, fetch_catalogue, root_hash
-from imager.transport.file_cast import DISCOVERY_GROUP, receive_file, send_file
+from imager.transport.discovery import DISCOVERY_GROUP
+from imager.transport.file_cast import ReceiveOptions, SendOptions
+from imager.transport.file_receive import receive_file
+from imager.transport.file_send import send_file
 from imager.wire.announce import Announce, build_announce
 from imager.wire.messages import CastAddress
+from imager.wire.session import PACKET_BYTES
 
 LOOPBACK = "127.0.0.1"
+CAST = CastAddress(1, 1, "239.77.5.5", 7711, "", 7712, PACKET_BYTES, "11" * 32, "22" * 32)
 
 
 def a_udp_port() -> int:
@@ -58,12 +64,8 @@ def announcing(port: int, *catalogue_ports: int) -> Iterator[None]:
 
 
 def a_damaged_catalogue(stack: ExitStack) -> int:
-    def offer(peer: str) -> Catalogue:
-        return Catalogue(
-            "file", 5, 4, "00" * 32, CastAddress(1, 1, "239.77.5.5", 7711, "", 7712, 1472, "00" * 32, "11" * 32)
-        )
-
-    server = CatalogueServer(LOOPBACK, offer, [blake3(b"1").digest(), blake3(b"2").digest()])
+    hashes = [blake3(b"1").digest(), blake3(b"2").digest()]
+    server = CatalogueServer(LOOPBACK, 0, Offering(Catalogue("file", 5, 4, "00" * 32, CAST)), hashes)
     stack.callback(server.close)
     return server.port
 
@@ -77,13 +79,13 @@ def test_sender_whose_catalogue_cannot_be_had_is_passed_over(tmp_path: Path) -> 
         stack.enter_context(announcing(port, *fakes))
         heard = threading.Event()
         sending = threading.Thread(
-            target=lambda: heard.wait(60) and send_file(source, interface="lo", port=port, max_wait_s=0.1)
+            target=lambda: heard.wait(60) and send_file(source, SendOptions("lo", port=port, max_wait_s=0.1))
         )
         sending.start()
         stack.callback(sending.join)
         stack.callback(heard.set)
         threading.Timer(0.2, heard.set).start()  # the fakes are heard first
-        result = receive_file(tmp_path / "out", interface="lo", port=port, max_wait_s=60)
+        result = receive_file(tmp_path / "out", ReceiveOptions("lo", port, max_wait_s=60))
         assert result.output.read_bytes() == source.read_bytes()
 
 
@@ -94,13 +96,13 @@ def test_receiver_tells_at_the_end_what_failed(tmp_path: Path) -> None:
         announcing(port, closed),
         pytest.raises(CastError, match=f"could be used; the last: cannot fetch .* TCP port {closed}.*refused"),
     ):
-        receive_file(tmp_path / "out", interface="lo", port=port, max_wait_s=1.0)
+        receive_file(tmp_path / "out", ReceiveOptions("lo", port, max_wait_s=1.0))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_receiver_that_heard_nobody_says_so(tmp_path: Path) -> None:
     with pytest.raises(CastError, match=r"no sender announced a file within 0\.2 s; is it on the same network"):
-        receive_file(tmp_path / "out", interface="lo", port=a_udp_port(), max_wait_s=0.2)
+        receive_file(tmp_path / "out", ReceiveOptions("lo", a_udp_port(), max_wait_s=0.2))
 
 
 @contextmanager
@@ -138,8 +140,7 @@ def test_sender_that_never_ends_its_catalogue_is_given_up() -> None:
 def test_long_catalogue_comes_whole() -> None:
     hashes = [number.to_bytes(32, "big") for number in range(50_000)]
     size = 4 * len(hashes)
-    cast = CastAddress(1, 1, "239.77.5.5", 7711, "", 7712, 1472, "00" * 32, "11" * 32)
-    server = CatalogueServer(LOOPBACK, lambda _: Catalogue("f", size, 4, root_hash(size, hashes), cast), hashes)
+    server = CatalogueServer(LOOPBACK, 0, Offering(Catalogue("f", size, 4, root_hash(size, hashes), CAST)), hashes)
     try:
         assert fetch_catalogue(LOOPBACK, server.port)[1] == hashes
     finally:

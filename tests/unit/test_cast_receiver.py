@@ -315,6 +315,7 @@ class TestConversation:
         ids=["nobody", "no multicast", "sender gone"],
     )
     def test_a_lost_session_says_what_was_seen_of_it(self, prepare: object, reason: str) -> None:
+        unheard = "multicast" in reason
         shell = Shell()
         assert callable(prepare)
         prepare(shell)
@@ -322,9 +323,17 @@ class TestConversation:
         shell.session.handle_timeout(4.9)
         assert not any(isinstance(event, SessionLost) for event in shell.events())
         shell.session.handle_timeout(5.0)
-        assert shell.events()[-1] == SessionLost(reason)
-        assert shell.said(5.0) == [Leave(reason)]
+        assert shell.events()[-1] == SessionLost(reason, unheard)
+        assert shell.said(5.0) == ([] if unheard else [Leave(reason)])  # who goes on by unicast is not gone
         assert shell.said(5.1) == []
+
+    def test_a_group_that_never_spoke_is_given_up_before_a_sender_that_fell_silent(self) -> None:
+        shell = Shell(sender_timeout_s=60)
+        shell.session.receive_datagram(an_ack(Kind.JOIN), 0.0)
+        shell.session.handle_timeout(7.9)
+        assert not any(isinstance(event, SessionLost) for event in shell.events())
+        shell.session.handle_timeout(8.0)
+        assert SessionLost in map(type, shell.events())
 
     def test_a_silent_group_is_joined_again_while_it_stays_silent(self) -> None:
         shell = Shell(sender_timeout_s=60)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from offer_builders import Offering
 
 from imager.errors import CastError, SourceError
 from imager.multicast.events import ReceiverDone, ReceiverFailed, ReceiverJoined, SenderEvent, SessionEnded
@@ -404,7 +405,7 @@ class TestCatalogue:
     ADDRESS = an_address(sender="")
 
     def serve(self, catalogue: Catalogue, hashes: list[bytes]) -> CatalogueServer:
-        return CatalogueServer(LOOPBACK, lambda peer: catalogue, hashes)
+        return CatalogueServer(LOOPBACK, 0, Offering(catalogue), hashes)
 
     def test_it_is_fetched_as_it_was_offered(self) -> None:
         hashes = [bytes([n]) * 32 for n in range(3)]
@@ -418,12 +419,21 @@ class TestCatalogue:
         [
             (Catalogue("f", 2500, 1000, "00", ADDRESS), [bytes(32)] * 3, "is damaged"),
             (Catalogue("f", 2500, 1000, "00", ADDRESS), [bytes(32)] * 2, "closed the connection in the middle"),
+            (Catalogue("f", 2500, 1000, "00", ADDRESS), [bytes(32)] * 4, "a frame of 128 bytes"),
             (Catalogue("f", -1, 1000, "00", ADDRESS), [], "impossible size"),
             (Catalogue("f", 1, 0, "00", ADDRESS), [], "impossible size"),
             (Catalogue("f", 2**36, 1, "00", ADDRESS), [], "at most 4194304 can be received"),
             (Catalogue("f", 2**62, 1000, "00", ADDRESS), [], "at most 4194304 can be received"),
         ],
-        ids=["another root", "too few hashes", "negative size", "chunks of nothing", "many chunks", "a huge file"],
+        ids=[
+            "another root",
+            "too few hashes",
+            "too many hashes",
+            "negative size",
+            "chunks of nothing",
+            "many chunks",
+            "a huge file",
+        ],
     )
     def test_what_does_not_agree_is_refused(self, catalogue: Catalogue, hashes: list[bytes], reason: str) -> None:
         server = self.serve(catalogue, hashes)
@@ -436,6 +446,7 @@ class TestCatalogue:
 
             def greet() -> None:
                 with listener.accept()[0] as connection:
+                    connection.recv(100)
                     connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
             thread = threading.Thread(target=greet)
@@ -458,5 +469,5 @@ def test_a_file_travels_as_a_source_and_its_shrinking_is_noticed(tmp_path: Path)
 
 def test_programs_that_start_the_processes_load_no_numpy() -> None:
     """It takes 0.1 s, which every `roomcast send` would wait for."""
-    check = "import imager.transport.file_cast, sys; sys.exit('numpy' in sys.modules)"
+    check = "import imager.transport.file_receive, imager.transport.file_send, sys; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

@@ -1,0 +1,177 @@
+"""The receiving end of a file cast: finds a sender, takes the chunks that are cast, or fetches them by TCP."""
+
+import contextlib
+import dataclasses
+import sys
+import threading
+import time
+from pathlib import Path
+
+from blake3 import blake3
+
+from imager.errors import CastError, GroupUnheard, TargetError
+from imager.multicast.memory import divide_memory
+from imager.transport.catalogue import Catalogue, ChunkConnection, stored_lengths
+from imager.transport.discovery import (
+    Finder,
+    local_address,
+)
+from imager.transport.file_cast import (
+    STREAM,
+    FileCastNote,
+    FileCastProgress,
+    NoteCallback,
+    ProgressCallback,
+    ReceiveOptions,
+    ReceiveResult,
+    ignore,
+)
+from imager.transport.file_sink import PartFile, Sink, StreamSink
+from imager.transport.receive import PreparedReceiver, ReceivedChunk, ReceiveProcess
+from imager.transport.workers import Storing, Take, take_chunks
+
+_WORKERS = 2
+_MAX_WRONG = 5
+"""A chunk that arrives wrong so often is wrong at its source."""
+
+
+def receive_file(
+    output: Path,
+    options: ReceiveOptions | None = None,
+    on_progress: ProgressCallback | None = None,
+    on_note: NoteCallback | None = None,
+) -> ReceiveResult:
+    """Receive the file that a sender announces.
+
+    `output` appears whole or not at all, and must not exist; STREAM, standard output, gets it in order while it comes.
+    Raises TargetError for an output that cannot be written, CastError when no sender came, or it fell silent.
+    """
+    options = options or ReceiveOptions()
+    if output != STREAM:
+        if output.exists():
+            raise TargetError(f"{output} exists; remove it, or choose another name")
+        if not output.parent.is_dir():
+            raise TargetError(f"there is no directory {output.parent}; make it first")
+    return _Receiving(output, options, on_progress or ignore, on_note or ignore).run()
+
+
+class _Receiving:
+    def __init__(self, output: Path, options: ReceiveOptions, tell: ProgressCallback, note: NoteCallback) -> None:
+        self._output = output
+        self._options = options
+        self._tell = tell
+        self._note = note
+
+    def run(self) -> ReceiveResult:
+        options = self._options
+        with contextlib.ExitStack() as stack:
+            prepared = PreparedReceiver()  # comes up while we wait for a sender
+            stack.callback(prepared.close)
+            self._tell(FileCastProgress("discover", 0, 0))
+            finder = Finder(options.key, options.max_wait_s, lambda text: self._note(FileCastNote("passed over", text)))
+            if options.sender is None:
+                address = local_address(options.interface)
+                sender, port, catalogue, hashes = finder.listen(address, options.port)
+            else:
+                address = local_address(options.interface, options.sender)
+                sender, port, catalogue, hashes = finder.ask(options.sender, options.port)
+            began_s = time.monotonic()
+            sink = self._sink(stack, catalogue)
+            taking = _Taking(sink, catalogue, hashes, self._tell)
+            cast = dataclasses.replace(catalogue.cast, sender=sender)
+            process = ReceiveProcess(
+                cast,
+                address,
+                stored_lengths(catalogue.file_bytes, catalogue.chunk_bytes),
+                memory=divide_memory(options.memory_bytes),
+                sender_timeout_s=options.sender_timeout_s,
+                prepared=prepared,
+            )
+            unheard = "its sender casts nothing" if catalogue.unicast else ""
+            try:
+                if not unheard:
+                    unheard = self._by_cast(process, sink, taking)
+                if unheard:
+                    self._note(FileCastNote("unicast", f"{unheard}: the file is fetched from {sender} by TCP"))
+                    self._by_tcp(sender, port, catalogue, sink, taking)
+            finally:
+                process.stop()
+            sink.drain()
+            counters = process.statistics()
+            return ReceiveResult(
+                self._output,
+                catalogue.file_bytes,
+                time.monotonic() - began_s,
+                counters.received_bytes,
+                counters.repair_packets,
+                counters.lost_packets,
+                unheard,
+            )
+
+    def _sink(self, stack: contextlib.ExitStack, catalogue: Catalogue) -> Sink:
+        if self._output != STREAM:
+            return stack.enter_context(PartFile(self._output, catalogue.file_bytes))
+        stream = sys.stdout.fileno()
+        spool = self._options.spool
+        return stack.enter_context(StreamSink(stream, catalogue.file_bytes, catalogue.chunk_bytes, spool))
+
+    def _by_cast(self, process: ReceiveProcess, sink: Sink, taking: "_Taking") -> str:
+        """Empty when everything came; else why nothing comes this way."""
+        process.start()
+        try:
+            take_chunks(process, taking.make_take, workers=_WORKERS)
+        except GroupUnheard as error:
+            return str(error)
+        sink.publish()
+        process.done()
+        return ""
+
+    @staticmethod
+    def _by_tcp(sender: str, port: int, catalogue: Catalogue, sink: Sink, taking: "_Taking") -> None:
+        connection = ChunkConnection(sender, port, catalogue)
+        with contextlib.closing(connection):
+            for index in taking.lacking():
+                while not taking.take(ReceivedChunk(index, memoryview(connection.chunk(index))), "fetch"):
+                    pass
+            sink.publish()
+            connection.say_done()
+
+
+class _Taking:
+    """Chunks become parts of the file when their hash holds; others are asked for again."""
+
+    def __init__(self, sink: Sink, catalogue: Catalogue, hashes: list[bytes], tell: ProgressCallback) -> None:
+        self._sink = sink
+        self._catalogue = catalogue
+        self._hashes = hashes
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._done = 0
+        self._taken: set[int] = set()
+        self._wrong: dict[int, int] = {}
+
+    def lacking(self) -> list[int]:
+        return [index for index in range(len(self._hashes)) if index not in self._taken]
+
+    def make_take(self, storing: Storing) -> Take:
+        return lambda chunk: self.take(chunk, "receive", storing)
+
+    def take(self, chunk: ReceivedChunk, step: str, storing: Storing = contextlib.nullcontext) -> bool:
+        if blake3(chunk.data).digest() != self._hashes[chunk.index]:
+            self._note_wrong(chunk.index)
+            return False
+        with storing():
+            self._sink.write(chunk.data, chunk.index * self._catalogue.chunk_bytes)
+        with self._lock:
+            self._taken.add(chunk.index)
+            self._done += len(chunk.data)
+            self._tell(FileCastProgress(step, self._done, self._catalogue.file_bytes))
+        return True
+
+    def _note_wrong(self, index: int) -> None:
+        with self._lock:
+            self._wrong[index] = wrong = self._wrong.get(index, 0) + 1
+        if wrong >= _MAX_WRONG:
+            raise CastError(
+                f"chunk {index} of {self._catalogue.name} came {_MAX_WRONG} times with a wrong hash; send it anew"
+            )

@@ -1,0 +1,374 @@
+"""The sending end of a file cast: announces itself, gives the catalogue, casts, and gives chunks by TCP to who asks."""
+
+import contextlib
+import mmap
+import secrets
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from blake3 import blake3
+
+from imager.errors import CastError, SourceError
+from imager.multicast.events import (
+    PhaseChanged,
+    ReceiverDone,
+    ReceiverFailed,
+    ReceiverJoined,
+    ReceiverProgress,
+    SenderEvent,
+    SenderStatistics,
+    SessionEnded,
+)
+from imager.transport.caster import CastProcess, SenderAddress, SenderOptions
+from imager.transport.catalogue import Catalogue, CatalogueServer, root_hash
+from imager.transport.discovery import (
+    Announcer,
+    checked_group,
+    local_address,
+    random_group,
+)
+from imager.transport.file_cast import (
+    CHUNK_BYTES,
+    STREAM,
+    FileCastNote,
+    FileCastProgress,
+    NoteCallback,
+    ProgressCallback,
+    SendOptions,
+    SendResult,
+    ignore,
+)
+from imager.transport.file_source import FileChunks, Spool
+from imager.wire.announce import Announce, build_announce
+from imager.wire.messages import CastAddress
+from imager.wire.session import KEY_BYTES, MAX_RECEIVER, Phase
+
+_ANNOUNCE_S = 0.1
+_ANNOUNCE_BUSY_S = 0.5
+_LOOK_S = 0.05
+_BY_TCP = "multicast does not reach it: it gets the file by TCP"
+
+
+def send_file(
+    path: Path,
+    options: SendOptions | None = None,
+    on_progress: ProgressCallback | None = None,
+    on_note: NoteCallback | None = None,
+) -> SendResult:
+    """Send a file to every receiver on the network; returns when each that joined holds it or has failed.
+
+    Receivers may join until the end. STREAM: standard input, which is read to its end first. Raises SourceError for a
+    file that cannot be read, CastError for what the network refuses.
+    """
+    options = options or SendOptions()
+    tell = on_progress or ignore
+    with contextlib.ExitStack() as stack:
+        name = path.name
+        if path == STREAM:
+            tell(FileCastProgress("spool", 0, 0))
+            name, path = "stdin", stack.enter_context(Spool(sys.stdin.fileno(), options.spool))
+        return _Sending(name, path, options, tell, on_note or ignore).run()
+
+
+@dataclass(slots=True)
+class _Party:
+    """Receivers of one sending, as its program counts them. Under the lock of who uses it."""
+
+    addresses: dict[int, str] = field(default_factory=dict)
+    keys: dict[int, bytes] = field(default_factory=dict)
+    """Control keys."""
+    joined: set[int] = field(default_factory=set)
+    done: set[int] = field(default_factory=set)
+    lost: set[int] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Reasons, by address."""
+    unicast: set[int] = field(default_factory=set)
+    """Are being served by TCP."""
+    by_tcp: set[int] = field(default_factory=set)
+    """Were, at some time."""
+    offered_s: dict[int, float] = field(default_factory=dict)
+    """When each was given the catalogue."""
+    chunks_done: dict[int, int] = field(default_factory=dict)
+    """By receiver, of those that are waited for."""
+    unicast_bytes: int = 0
+    ended_s: float = 0.0
+    """When the last of them was done."""
+
+
+class _Sending:
+    """One file's sending; the Offerer of its catalogue."""
+
+    def __init__(self, name: str, path: Path, options: SendOptions, tell: ProgressCallback, note: NoteCallback) -> None:
+        try:
+            self._file_bytes = path.stat().st_size
+            if not path.is_file():
+                raise SourceError(f"{path} is not a file")
+            with path.open("rb"):
+                pass
+        except OSError as error:
+            raise SourceError(f"cannot read {path}: {error.strerror}") from error
+        self._name = name
+        self._path = path
+        self._options = options
+        self._tell = tell
+        self._say = note
+        self._source = FileChunks(path, self._file_bytes, CHUNK_BYTES)
+        group = random_group() if options.group is None else checked_group(options.group)
+        self._address = local_address(options.interface)
+        self._cast = SenderAddress(secrets.randbits(32), group, options.port + 1, self._address)
+        sender_options = SenderOptions(
+            options.max_bitrate_bps, options.silence_timeout_s, options.ttl, options.fec_share
+        )
+        self._process = None if options.unicast else CastProcess(self._source, self._cast, sender_options)
+        self._party = _Party()
+        self._lock = threading.RLock()
+        self._root = ""
+        self._begun_s: float | None = None
+        self._phase = Phase.WAITING
+        self._throttle = _Throttle(options.max_bitrate_bps)
+        self._reading = threading.Lock()
+
+    def run(self) -> SendResult:
+        options = self._options
+        with contextlib.ExitStack() as stack:
+            if self._process is not None:
+                self._process.prepare()
+                stack.callback(self._process.stop)
+            hashes = self._hash()
+            if self._process is not None:
+                self._process.wait_ready()
+            self._root = root_hash(self._file_bytes, hashes)
+            server = CatalogueServer(self._address, options.port, self, hashes, options.key)
+            stack.callback(server.close)
+            announcer = Announcer(self._address, options.port, options.ttl, self._announce(server.port))
+            stack.enter_context(announcer)
+            return self._until_ended(announcer)
+
+    def _hash(self) -> list[bytes]:
+        """The chunks' hashes, while the sending process comes up."""
+        hashes: list[bytes] = []
+        if not self._file_bytes:
+            return hashes
+        with (
+            self._path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory,
+            memoryview(memory) as view,
+        ):
+            for start in range(0, self._file_bytes, CHUNK_BYTES):
+                with view[start : start + CHUNK_BYTES] as chunk:
+                    hashes.append(blake3(chunk).digest())
+                self._tell(FileCastProgress("hash", start, self._file_bytes))
+        return hashes
+
+    def _announce(self, catalogue_port: int) -> bytes:
+        cast = self._cast
+        name = self._name if self._options.key is None else ""
+        return build_announce(
+            Announce(cast.session, catalogue_port, cast.data_port, self._control_port, cast.group, name)
+        )
+
+    @property
+    def _control_port(self) -> int:
+        return 0 if self._process is None else self._process.control_port
+
+    # what the catalogue's threads ask
+
+    def offer(self, peer: str) -> Catalogue:
+        with self._lock:
+            cast = self._number_only() if self._process is None else self._process.admit()
+            self._party.addresses[cast.receiver] = peer
+            self._party.keys[cast.receiver] = bytes.fromhex(cast.control_key)
+            self._party.offered_s[cast.receiver] = time.monotonic()
+        return Catalogue(self._name, self._file_bytes, CHUNK_BYTES, self._root, cast, self._options.unicast)
+
+    def _number_only(self) -> CastAddress:
+        """Of a receiver that gets the file by TCP: nothing is cast."""
+        receiver = len(self._party.addresses) + 1
+        if receiver > MAX_RECEIVER:
+            raise CastError(f"{MAX_RECEIVER} receivers have come, which is all that one sending can have")
+        cast = self._cast
+        return CastAddress(
+            cast.session,
+            receiver,
+            cast.group,
+            cast.data_port,
+            cast.interface_address,
+            0,
+            cast.packet_bytes,
+            secrets.token_hex(KEY_BYTES),
+            secrets.token_hex(KEY_BYTES),
+        )
+
+    def control_key(self, receiver: int) -> bytes | None:
+        """It has come to fetch chunks: multicast does not reach it."""
+        with self._lock:
+            party = self._party
+            key = party.keys.get(receiver)
+            if key is not None and receiver not in party.unicast | party.done:
+                party.unicast.add(receiver)
+                party.by_tcp.add(receiver)
+                party.joined.add(receiver)
+                party.chunks_done[receiver] = 0
+                if self._process is not None:
+                    self._process.remove(receiver, _BY_TCP)
+                    self._note("unicast", receiver, _BY_TCP)
+            return key
+
+    def read(self, receiver: int, index: int) -> bytes:
+        self._throttle.wait(self._source.stored_lengths[index])
+        with self._reading:  # the source has one file
+            data = self._source.read(index)
+        with self._lock:
+            self._party.chunks_done[receiver] = self._party.chunks_done.get(receiver, 0) + 1
+            self._party.unicast_bytes += len(data)
+        return data
+
+    def asked_all(self, receiver: int, done: bool) -> None:
+        with self._lock:
+            party = self._party
+            party.unicast.discard(receiver)
+            party.chunks_done.pop(receiver, None)
+            party.ended_s = time.monotonic()
+            if done:
+                self._finish(receiver)
+            else:
+                party.joined.discard(receiver)
+                self._fail(receiver, "it stopped fetching the file by TCP")
+
+    # the sending
+
+    def _until_ended(self, announcer: Announcer) -> SendResult:
+        first_at: float | None = None
+        announce_at = 0.0
+        ended = SenderStatistics() if self._process is None else None
+        while True:
+            now = time.monotonic()
+            if now >= announce_at:
+                announcer.announce()
+                announce_at = now + (_ANNOUNCE_BUSY_S if self._begun_s else _ANNOUNCE_S)
+            if self._party.joined and first_at is None:
+                first_at = now
+            self._begin_when_due(first_at, now)
+            wait_s = max(0.0, announce_at - time.monotonic())
+            if ended is None:
+                ended = self._hear_all(wait_s)
+            else:  # receivers by TCP are left
+                time.sleep(min(wait_s, _LOOK_S))
+            if ended is not None and (result := self._result(ended)) is not None:
+                return result
+            self._tell_progress()
+
+    def _hear_all(self, wait_s: float) -> SenderStatistics | None:
+        """What the sending process says; what it counted when it has ended. Raises CastError when it broke off."""
+        assert self._process is not None
+        for event in self._process.events(wait_s):
+            with self._lock:
+                self._hear(event)
+            if isinstance(event, SessionEnded):
+                if event.error:
+                    raise CastError(event.error)
+                return event.statistics
+        return None
+
+    def _result(self, ended: SenderStatistics) -> SendResult | None:
+        """None while receivers are waited for. What was cast has `ended`."""
+        with self._lock:
+            party = self._party
+            if self._process is None:
+                self._fail_silent()
+                waited_for = party.addresses.keys() - party.done - party.lost
+            else:
+                waited_for = set(party.unicast)
+            if self._begun_s is None or waited_for:
+                return None
+            elapsed_s = max(ended.elapsed_s, party.ended_s - self._begun_s)
+            return SendResult(
+                len(party.done), party.failed, self._file_bytes, ended.sent_bytes, elapsed_s, party.unicast_bytes
+            )
+
+    def _fail_silent(self) -> None:
+        """Those who were given the catalogue and ask for nothing."""
+        party = self._party
+        late_s = time.monotonic() - self._options.silence_timeout_s
+        for receiver in party.addresses.keys() - party.by_tcp - party.done - party.lost:
+            if party.offered_s[receiver] < late_s:
+                self._fail(receiver, f"silent for {self._options.silence_timeout_s:g} s")
+
+    def _begin_when_due(self, first_at: float | None, now: float) -> None:
+        options = self._options
+        waited = first_at is not None and options.max_wait_s > 0 and now - first_at >= options.max_wait_s
+        if self._begun_s is None and (len(self._party.joined) >= options.min_receivers or waited):
+            self._begun_s = now
+            self._phase = Phase.SENDING
+            if self._process is not None:
+                self._process.begin()
+
+    def _hear(self, event: SenderEvent) -> None:
+        party = self._party
+        match event:
+            case ReceiverJoined(receiver=receiver):
+                party.joined.add(receiver)
+                self._note("joined", receiver, "joined the cast")
+            case ReceiverProgress(receiver=receiver, chunks_done=chunks):
+                if receiver not in party.by_tcp:
+                    party.chunks_done[receiver] = chunks
+            case ReceiverDone(receiver=receiver):
+                party.ended_s = time.monotonic()
+                self._finish(receiver)
+            case ReceiverFailed(receiver=receiver, reason=reason):
+                if receiver not in party.by_tcp | party.done:
+                    party.joined.discard(receiver)
+                    party.chunks_done.pop(receiver, None)
+                    party.ended_s = time.monotonic()
+                    self._fail(receiver, reason)
+            case PhaseChanged(phase=phase):
+                self._phase = phase
+            case SessionEnded():
+                pass
+
+    def _finish(self, receiver: int) -> None:
+        party = self._party
+        party.done.add(receiver)
+        party.lost.discard(receiver)
+        party.chunks_done.pop(receiver, None)
+        party.failed.pop(party.addresses.get(receiver, ""), None)
+        self._note("done", receiver, "holds the file")
+
+    def _fail(self, receiver: int, reason: str) -> None:
+        self._party.lost.add(receiver)
+        self._party.failed[self._party.addresses.get(receiver, str(receiver))] = reason
+        self._note("failed", receiver, reason)
+
+    def _note(self, what: str, receiver: int, text: str) -> None:
+        self._say(FileCastNote(what, text, self._party.addresses.get(receiver, str(receiver))))
+
+    def _tell_progress(self) -> None:
+        step = {Phase.WAITING: "wait", Phase.SENDING: "send"}.get(self._phase, "repair")
+        with self._lock:
+            total = len(self._source.stored_lengths)
+            slowest = min(self._party.chunks_done.values(), default=total if self._party.done else 0)
+            joined = len(self._party.joined)
+        done = min(slowest * CHUNK_BYTES, self._file_bytes)
+        self._tell(FileCastProgress(step, done, self._file_bytes, joined))
+
+
+class _Throttle:
+    """Keeps what all receivers by TCP get together within the operator's limit."""
+
+    def __init__(self, max_bitrate_bps: int) -> None:
+        self._bytes_s = max_bitrate_bps / 8
+        self._free_at = 0.0
+        self._lock = threading.Lock()
+
+    def wait(self, count: int) -> None:
+        """Before `count` bytes are given."""
+        if not self._bytes_s:
+            return
+        with self._lock:
+            now = time.monotonic()
+            start = max(now, self._free_at)
+            self._free_at = start + count / self._bytes_s
+        time.sleep(start - now)

@@ -1,0 +1,63 @@
+"""File casts where multicast does not arrive: told within 20 s, a receiver at a time, and the file comes by TCP."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from netns import Lan
+from test_cast_file import MIB, Room
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
+]
+
+SAID_WITHIN_S = 20
+
+
+def test_those_whom_the_group_does_not_reach_get_the_file_by_tcp_and_the_others_by_the_cast(tmp_path: Path) -> None:
+    with Lan(4) as lan:
+        room = Room(lan, tmp_path, 4 * MIB)
+        lan.filter_group(lan.hosts[1], "239.77.9.9")
+        lan.set_mtu(lan.hosts[2], 1400)
+        began = time.monotonic()
+        receivers = [room.receive(number) for number in (1, 2, 3)]
+        report = room.send(group="239.77.9.9", min_receivers=3).result()
+        results = [receiver.result() for receiver in receivers]
+        assert time.monotonic() - began < SAID_WITHIN_S
+        assert report["receivers_done"] == 3 and report["failed"] == {}
+        assert report["unicast_bytes"] == 2 * room.source.stat().st_size
+        for result in results[:2]:
+            assert "none of its multicast packets arrived" in result["unicast"]
+            assert result["received_bytes"] == 0
+        assert results[2]["unicast"] == "" and results[2]["received_bytes"] > 4 * MIB
+        assert all(room.holds(number) for number in (1, 2, 3))
+
+
+def test_on_a_network_without_multicast_a_receiver_that_knows_the_sender_gets_the_file(tmp_path: Path) -> None:
+    with Lan(3) as lan:
+        lan.forget_querier()
+        room = Room(lan, tmp_path, 4 * MIB)
+        began = time.monotonic()
+        told = room.receive(1, sender=lan.hosts[0].ip)
+        untold = room.receive(2, max_wait_s=3)
+        report = room.send().result()
+        assert "none of its multicast packets arrived" in told.result()["unicast"]
+        assert time.monotonic() - began < SAID_WITHIN_S
+        assert report["receivers_done"] == 1 and report["failed"] == {}
+        assert room.holds(1)
+        assert untold.wait() == 1
+        assert "no sender announced a file within 3 s" in untold.log.read_text()
+
+
+def test_a_sender_that_shall_not_cast_sends_nothing_to_its_group(tmp_path: Path) -> None:
+    with Lan(3) as lan:
+        room = Room(lan, tmp_path, 4 * MIB + 1)
+        receivers = [room.receive(number) for number in (1, 2)]
+        report = room.send(unicast=True, min_receivers=2, max_bitrate_bps=200_000_000).result()
+        for receiver in receivers:
+            assert receiver.result()["unicast"] == "its sender casts nothing"
+        assert report["receivers_done"] == 2 and report["sent_bytes"] == 0
+        assert report["elapsed_s"] > 0.25  # within the limit, both together
+        assert room.holds(1) and room.holds(2)

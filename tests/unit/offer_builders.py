@@ -1,0 +1,22 @@
+"""A sender's side of catalogues, for tests of who fetches them."""
+
+from imager.transport.catalogue import Catalogue
+
+
+class Offering:
+    """Offers one catalogue to everybody, and no chunks."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    def offer(self, peer: str) -> Catalogue:
+        return self._catalogue
+
+    def control_key(self, receiver: int) -> bytes | None:
+        return None
+
+    def read(self, receiver: int, index: int) -> bytes:
+        raise AssertionError("nobody was let in")
+
+    def asked_all(self, receiver: int, done: bool) -> None:
+        raise AssertionError("nobody was let in")

@@ -1,0 +1,157 @@
+"""The catalogue of a file cast and its chunks by TCP, on loopback: with and without a pre-shared key."""
+
+import contextlib
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+from blake3 import blake3
+
+from imager.errors import CastError, MessageError
+from imager.transport.catalogue import (
+    Catalogue,
+    CatalogueServer,
+    ChunkConnection,
+    KeyMismatch,
+    fetch_catalogue,
+    root_hash,
+)
+from imager.wire.messages import CastAddress
+from imager.wire.preshared import SealedConnection
+from imager.wire.session import PACKET_BYTES
+
+LOOPBACK = "127.0.0.1"
+KEY = bytes(range(32))
+CHUNKS = [b"0123", b"4567", b"89"]
+HASHES = [blake3(chunk).digest() for chunk in CHUNKS]
+
+
+class Offering:
+    """A sender of CHUNKS."""
+
+    def __init__(self) -> None:
+        self.keys: dict[int, bytes] = {}
+        self.ended: list[tuple[int, bool]] = []
+
+    def offer(self, peer: str) -> Catalogue:
+        number = len(self.keys) + 1
+        self.keys[number] = secrets.token_bytes(32)
+        cast = CastAddress(1, number, "239.77.5.5", 7711, "", 7712, PACKET_BYTES, "11" * 32, self.keys[number].hex())
+        return Catalogue("file", 10, 4, root_hash(10, HASHES), cast)
+
+    def control_key(self, receiver: int) -> bytes | None:
+        return self.keys.get(receiver)
+
+    def read(self, receiver: int, index: int) -> bytes:
+        return CHUNKS[index]
+
+    def asked_all(self, receiver: int, done: bool) -> None:
+        self.ended.append((receiver, done))
+
+
+@contextlib.contextmanager
+def a_sender(key: bytes | None = None) -> Iterator[tuple[int, Offering]]:
+    offering = Offering()
+    server = CatalogueServer(LOOPBACK, 0, offering, HASHES, key)
+    try:
+        yield server.port, offering
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("key", [None, KEY], ids=["open", "sealed"])
+def test_each_receiver_gets_the_catalogue_with_a_number_of_its_own(key: bytes | None) -> None:
+    with a_sender(key) as (port, _):
+        got = [fetch_catalogue(LOOPBACK, port, key=key) for _ in range(2)]
+    assert [hashes for _, hashes in got] == [HASHES, HASHES]
+    assert [catalogue.cast.receiver for catalogue, _ in got] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "told"),
+    [
+        (KEY, None, "sealed file: give --key FILE"),
+        (KEY, KEY[::-1], "another key than this --key"),
+        (None, KEY, "without a key: not taken"),
+    ],
+    ids=["no key", "another key", "an open offer"],
+)
+def test_receiver_without_the_senders_key_is_told_what_lacks_and_not_admitted(
+    theirs: bytes | None, ours: bytes | None, told: str
+) -> None:
+    with a_sender(theirs) as (port, offering):
+        with pytest.raises(KeyMismatch, match=told):
+            fetch_catalogue(LOOPBACK, port, key=ours)
+        assert theirs is None or not offering.keys
+
+
+def test_nothing_of_a_sealed_connection_is_readable_or_can_be_said_again() -> None:
+    sender, receiver = (SealedConnection(KEY, b"s" * 16, b"r" * 16) for _ in range(2))
+    assert sender.is_proof(receiver.proof())
+    sealed = sender.seal(b"sender", b"the catalogue")
+    assert b"catalogue" not in sealed
+    assert receiver.open(b"sender", sealed) == b"the catalogue"
+    again = SealedConnection(KEY, b"s" * 16, b"t" * 16)
+    assert not again.is_proof(receiver.proof())
+    for other in (receiver, again):  # as the second frame, and in another connection
+        with pytest.raises(MessageError):
+            other.open(b"sender", sealed)
+
+
+def test_chunks_come_by_number_to_who_was_admitted() -> None:
+    with a_sender() as (port, offering):
+        catalogue, _ = fetch_catalogue(LOOPBACK, port)
+        with contextlib.closing(ChunkConnection(LOOPBACK, port, catalogue)) as connection:
+            assert [connection.chunk(index) for index in (2, 0, 1)] == [CHUNKS[2], CHUNKS[0], CHUNKS[1]]
+            connection.say_done()
+        wait_for(offering)
+    assert offering.ended == [(1, True)]
+
+
+def test_receiver_that_leaves_in_the_middle_is_told_as_not_done() -> None:
+    with a_sender() as (port, offering):
+        catalogue, _ = fetch_catalogue(LOOPBACK, port)
+        connection = ChunkConnection(LOOPBACK, port, catalogue)
+        assert connection.chunk(0) == CHUNKS[0]
+        connection.close()
+        wait_for(offering)
+    assert offering.ended == [(1, False)]
+
+
+def test_nobody_gets_or_ends_the_chunks_of_another_receiver() -> None:
+    with a_sender() as (port, offering):
+        catalogue, _ = fetch_catalogue(LOOPBACK, port)
+        offering.keys[1] = bytes(32)  # as if we had guessed the number, not the key
+        with pytest.raises(CastError):
+            ChunkConnection(LOOPBACK, port, catalogue)
+        del offering.keys[1]
+        with pytest.raises(CastError):
+            ChunkConnection(LOOPBACK, port, catalogue)
+    assert offering.ended == []
+
+
+def test_a_chunk_that_does_not_exist_ends_the_connection() -> None:
+    with a_sender() as (port, offering):
+        catalogue, _ = fetch_catalogue(LOOPBACK, port)
+        with contextlib.closing(ChunkConnection(LOOPBACK, port, catalogue)) as connection, pytest.raises(CastError):
+            connection.chunk(3)
+        wait_for(offering)
+    assert offering.ended == [(1, False)]
+
+
+def test_what_is_no_hello_is_not_answered() -> None:
+    with a_sender() as (port, offering), socket.create_connection((LOOPBACK, port)) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        stranger.settimeout(5)
+        with contextlib.suppress(ConnectionResetError):  # what it said was not read to the end
+            assert stranger.recv(1) == b""
+        assert not offering.keys
+
+
+def wait_for(offering: Offering) -> None:
+    end = time.monotonic() + 10
+    while not offering.ended:
+        assert time.monotonic() < end
+        time.sleep(0.01)
