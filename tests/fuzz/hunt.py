@@ -81,7 +81,8 @@ def main(arguments: list[str]) -> int:
             took = time.monotonic() - begin
             result = "RAISED" if outcome.raised else "nothing raised"
             print(
-                f"{name:5} {engine:10} {took:5.0f} s  seed {seed}  {outcome.packets:>10,} packets  {result}", flush=True
+                f"{name:13} {engine:10} {took:5.0f} s  seed {seed}  {outcome.packets:>10,} packets  {result}",
+                flush=True,
             )
             if outcome.raised:
                 print(outcome.raised, file=sys.stderr)

@@ -7,7 +7,7 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["netboot"]):
+with atheris.instrument_imports(include=["netboot", "imager"]):
     from targets import targets
 
 from corpus import MAX_PACKET_BYTES

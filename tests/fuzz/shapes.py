@@ -7,8 +7,9 @@ length. A TFTP request has the options that exist, with values that should not.
 
 import random
 import struct
-from typing import Any
 
+from cast_shapes import mostly, to_receiver, to_sender
+from cast_shapes import words as words_of_the_cast
 from corpus import MAX_PACKET_BYTES, corpus, mutate
 from hypothesis import strategies as st
 from targets import POOL, SERVER
@@ -17,11 +18,6 @@ from netboot.wire.dhcp import MAGIC_COOKIE
 from netboot.wire.dhcp_options import LINK_SELECTION, MESSAGE_TYPE, OVERLOAD, REGISTRY
 
 LONGEST_SERIES = 5
-
-
-def mostly(usual: st.SearchStrategy[Any], rare: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """One in eight is rare: a packet with a slip in every field comes no further than its first."""
-    return st.integers(0, 7).flatmap(lambda number: usual if number else rare)
 
 
 def mutated(target: str) -> st.SearchStrategy[bytes]:
@@ -140,5 +136,11 @@ def tftp_packets(draw: st.DrawFn) -> bytes:
 
 def series(target: str) -> st.SearchStrategy[list[bytes]]:
     """Packets that come one after the other."""
-    whole = {"dhcp": dhcp_packets(), "tftp": tftp_packets()}[target]
+    whole = {
+        "dhcp": dhcp_packets(),
+        "tftp": tftp_packets(),
+        "cast-sender": to_sender,
+        "cast-receiver": to_receiver,
+        "cast-words": words_of_the_cast,
+    }[target]
     return st.lists(mostly(whole, mutated(target)), min_size=1, max_size=LONGEST_SERIES)

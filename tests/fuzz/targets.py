@@ -1,4 +1,4 @@
-"""What is fuzzed: each target takes any bytes, and may raise nothing but WireError (which it keeps to itself).
+"""What is fuzzed: each target takes any bytes, and may raise nothing but its protocol's error (kept to itself).
 
 Behind the parsers stand the responders that get what was parsed; they remember what came before, as in the appliance.
 """
@@ -6,6 +6,8 @@ Behind the parsers stand the responders that get what was parsed; they remember 
 import random
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
+
+from cast_targets import CastTargets
 
 from netboot.boot.selection import select_boot_file
 from netboot.dhcp.beside import ServerOrProxy
@@ -102,5 +104,11 @@ class Targets:
 
 def targets() -> dict[str, Callable[[bytes], None]]:
     """By name."""
-    fresh = Targets()
-    return {"dhcp": fresh.dhcp, "tftp": fresh.tftp}
+    fresh, cast = Targets(), CastTargets()
+    return {
+        "dhcp": fresh.dhcp,
+        "tftp": fresh.tftp,
+        "cast-sender": cast.sender,
+        "cast-receiver": cast.receiver,
+        "cast-words": cast.words,
+    }

@@ -1,4 +1,4 @@
-"""Packets that fuzzing began with or found, and a short seeded hunt: nothing but WireError leaves a parser."""
+"""Packets that fuzzing began with or found, and a short seeded hunt: nothing but its own error leaves a parser."""
 
 import math
 import random
@@ -21,7 +21,7 @@ from targets import targets
 
 SHORT_HUNT = 1500
 SERIES = 60
-TARGETS = ["dhcp", "tftp"]
+TARGETS = ["dhcp", "tftp", "cast-sender", "cast-receiver", "cast-words"]
 
 
 @pytest.mark.parametrize("name", TARGETS)

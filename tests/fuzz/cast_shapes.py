@@ -1,0 +1,94 @@
+"""Strategies of hypothesis for the cast: datagrams of every kind, with numbers that are there and that are not."""
+
+import struct
+from typing import Any
+
+from cast_targets import PACKET_BYTES, RECEIVER, SESSION
+from hypothesis import strategies as st
+
+from imager.wire.session import MAGIC, TAG_BYTES, VERSION, Kind
+
+few = st.integers(0, 12)
+small = st.one_of(few, st.integers(0, 60), st.integers(0, 0xFFFF))
+large = st.one_of(few, st.integers(0, 400), st.integers(0, 2**32 - 1))
+
+
+def mostly(usual: st.SearchStrategy[Any], rare: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """One in eight is rare: a packet with a slip in every field comes no further than its first."""
+    return st.integers(0, 7).flatmap(lambda number: usual if number else rare)
+
+
+@st.composite
+def heads(draw: st.DrawFn, kinds: list[Kind], field: st.SearchStrategy[int], numbers: st.SearchStrategy[int]) -> bytes:
+    kind = draw(mostly(st.sampled_from(kinds), st.integers(0, 15)))
+    first = draw(mostly(st.just((MAGIC, VERSION << 4 | kind)), st.tuples(*[st.integers(0, 255)] * 2)))
+    session = draw(mostly(st.just(SESSION), large))
+    return struct.pack(">BBHIQ", *first, draw(field), session, draw(numbers))
+
+
+@st.composite
+def reports(draw: st.DrawFn) -> bytes:
+    return struct.pack(">8I", *(draw(large) for _ in range(8))) + bytes([draw(mostly(st.integers(0, 2), few)), 0, 0, 0])
+
+
+@st.composite
+def nacks(draw: st.DrawFn) -> bytes:
+    records = draw(st.lists(st.tuples(large, small, small), max_size=9))
+    count = draw(mostly(st.just(len(records)), small))
+    return struct.pack(">HH", count, draw(mostly(st.just(0), small))) + b"".join(
+        struct.pack(">IHH", *record) for record in records
+    )
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> bytes:
+    text = draw(st.one_of(st.text(max_size=20).map(str.encode), st.binary(max_size=20)))
+    return bytes([draw(mostly(st.just(len(text)), st.integers(0, 255)))]) + text
+
+
+bodies = st.one_of(
+    reports(),
+    st.builds(bytes.__add__, reports(), nacks()),
+    texts(),
+    st.binary(min_size=4, max_size=4),
+    st.binary(max_size=80),
+)
+tags = mostly(st.just(bytes(TAG_BYTES)), st.binary(max_size=TAG_BYTES))
+receivers = mostly(st.sampled_from([RECEIVER, RECEIVER + 1]), small)
+to_sender = st.builds(
+    lambda head, body, tag: head + body + tag,
+    heads([Kind.JOIN, Kind.NACK, Kind.NACK, Kind.STATUS, Kind.DONE, Kind.LEAVE], receivers, large),
+    bodies,
+    tags,
+)
+_pairs = st.tuples(mostly(large, st.just(0xFFFFFFFF)), large).map(lambda pair: pair[0] << 32 | pair[1])
+_data = st.builds(
+    lambda head, payload: (head + payload).ljust(PACKET_BYTES, b"\0"),
+    heads([Kind.SOURCE, Kind.SOURCE, Kind.REPAIR], st.one_of(st.just(0), small), _pairs),
+    st.binary(max_size=40),
+)
+_beacons = st.builds(
+    lambda head, numbers, interval, phase: head + struct.pack(">IIHB", *numbers, interval, phase),
+    heads([Kind.BEACON], st.just(0), st.integers(0xFFFFFFFF << 32, 2**64 - 1)),
+    st.tuples(large, large),
+    small,
+    mostly(st.integers(0, 3), st.integers(0, 255)),
+)
+_answers = st.builds(
+    lambda head, kind, answer, tag: head + bytes([kind, answer, 0, 0]) + tag,
+    heads([Kind.ACK], mostly(st.just(RECEIVER), small), st.integers(2**63, 2**64 - 1)),
+    few,
+    few,
+    tags,
+)
+to_receiver = st.one_of(_data, _beacons, _answers)
+words = st.one_of(
+    st.builds(
+        lambda head, ports, group, name: head[:8] + struct.pack(">HH4s", *ports, group) + name,
+        heads([Kind.ANNOUNCE], small, large),
+        st.tuples(small, small),
+        st.binary(min_size=4, max_size=4),
+        texts(),
+    ),
+    st.binary(max_size=60),
+)
