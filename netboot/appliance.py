@@ -134,6 +134,7 @@ def build_appliance(
             lambda: current.settings.idle_s,
             boot_log,
             homecoming,
+            interfaces,
         ),
         orders=Orders(
             database,

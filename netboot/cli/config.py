@@ -12,6 +12,7 @@ from netboot.errors import ServiceError, UserError
 
 if TYPE_CHECKING:
     from netboot.config.loading import Loaded
+    from netboot.config.mistakes import Mistake
 
 _File = Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Default: /etc/roomcast/roomcast.toml.")]
 
@@ -29,7 +30,7 @@ def register(app: typer.Typer) -> None:
         output = console()
         for warning in loaded.warnings:
             output.print(f"warning: {warning}", soft_wrap=True, markup=False, highlight=False)
-        for warning in _check_interfaces(loaded):
+        for warning in _check_this_machine(loaded):
             output.print(f"warning: {warning}", soft_wrap=True, markup=False, highlight=False)
         output.print(f"{loaded.file or 'no file'}: no mistakes", soft_wrap=True, markup=False, highlight=False)
 
@@ -80,24 +81,22 @@ def register(app: typer.Typer) -> None:
             chosen = Peer(peer)
         except ValueError:
             raise UserError(f"{peer!r} is not dnsmasq, kea, isc or windows") from None
-        own = {}
         if server is None:
             settings = _load(config_file).settings
-            address, http_port = find_interface(settings.interface).address, settings.http_port
-            own = settings.own_programs
+            address = find_interface(settings.interface).address
         else:
-            http_port = 80
             try:
                 address = IPv4Address(server)
             except ValueError:
                 raise UserError(f"--server: {server!r} is not an IPv4 address") from None
-        print(render_snippet(chosen, address, http_port, own), end="")
+            settings = _load(config_file, interfaces=["none"]).settings  # of the appliance there, and no need of ours
+        print(render_snippet(chosen, address, settings.http_port, settings.own_programs), end="")
 
 
-def _load(file: Path | None) -> "Loaded":
+def _load(file: Path | None, **flags: Any) -> "Loaded":
     from netboot.config.loading import load
 
-    return load({}, file)
+    return load(flags, file)
 
 
 def _running(loaded: "Loaded") -> list[dict[str, str]] | None:
@@ -112,8 +111,12 @@ def _running(loaded: "Loaded") -> list[dict[str, str]] | None:
         return None
 
 
-def _check_interfaces(loaded: "Loaded") -> list[str]:
-    """Hold the settings against the interfaces of this machine; those that are missing are told."""
+def _check_this_machine(loaded: "Loaded") -> list[str]:
+    """Hold the settings against the interfaces and files of this machine; interfaces that are missing are told.
+
+    Raises ConfigError with every mistake.
+    """
+    from netboot.config.mistakes import ConfigError
     from netboot.dhcp_settings import check_settings
     from netboot.services.interface import find_interface
 
@@ -123,9 +126,27 @@ def _check_interfaces(loaded: "Loaded") -> list[str]:
             found.append(find_interface(name))
         except ServiceError as error:
             missing.append(str(error))
+    mistakes = _missing_programs(loaded)
     if not missing:
-        check_settings(loaded.settings, found, loaded)
+        try:
+            check_settings(loaded.settings, found, loaded)
+        except ConfigError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise ConfigError(mistakes)
     return missing
+
+
+def _missing_programs(loaded: "Loaded") -> "list[Mistake]":
+    from netboot.config.mistakes import Mistake, spell
+
+    mistakes = []
+    for firmware, file in loaded.settings.boot_programs:
+        if not file.is_file():
+            key = ("boot-programs", str(firmware))
+            where = loaded.document.place(key) if loaded.document else ""
+            mistakes.append(Mistake(where, spell(key), f"there is no file {file}: install it, or take it out"))
+    return mistakes
 
 
 def _escaped(text: str) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 from typing import Protocol
 
@@ -27,6 +27,7 @@ from imager.wire.messages import (
 )
 from netboot.bootlog.events import AgentStep
 from netboot.deployment.captures import Captures
+from netboot.deployment.grouping import CastInterface, why_out_of_reach
 from netboot.deployment.images import Images
 from netboot.deployment.live import Board, Changes
 from netboot.deployment.outcomes import Casts, Clock, Outcomes
@@ -99,10 +100,12 @@ class Agents:
         idle_s: Callable[[], float] = lambda: 900.0,
         boot_log: AgentLog | None = None,
         ways: WaysHome | None = None,
+        interfaces: Sequence[CastInterface] = (),
     ) -> None:
         """`leases`: of the DHCP server, None when another one gives the addresses. `idle_s`, asked for each time: a
-        machine that waits for so long without a task starts its own disk.
+        machine that waits for so long without a task starts its own disk. `interfaces`: where sessions are sent.
         """
+        self._interfaces = interfaces
         self._leases = leases
         self._idle_s = idle_s
         self._idle_since: dict[int, float] = {}
@@ -203,6 +206,10 @@ class Agents:
                     self._idle_since.pop(machine_id, None)
                     if self._ways is not None:
                         self._ways.forget(machine_id)
+                    if why := await self._why_out_of_reach(task):
+                        self._tell(machine_id, AgentStep.FAILED, task, why)
+                        await self._outcomes.fail(task, why)
+                        continue
                     self._tell(machine_id, AgentStep.TASK, task)
                     return await self._hand_out(task)
                 if self._ways is not None and self._ways.hand_over(machine_id):
@@ -361,6 +368,14 @@ class Agents:
             after=task.after,
         )
         return Task(task.id, task.kind, deploy=deploy)
+
+    async def _why_out_of_reach(self, task: TaskRecord) -> str:
+        """Why the cast cannot come to the machine, which may have moved since its session was opened."""
+        sender = None if task.session_id is None else self._casts.sender(task.session_id)
+        if sender is None:
+            return ""
+        machine = await self._database.run(self._machines.get, task.machine_id)
+        return why_out_of_reach(machine, IPv4Address(sender), self._interfaces)
 
     async def _session_of(self, task: TaskRecord) -> Session:
         if task.session_id is None:

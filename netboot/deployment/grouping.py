@@ -52,6 +52,18 @@ def choose_interface(machines: Sequence[Machine], interfaces: Sequence[CastInter
     return next(iter(machines_on), interfaces[0])
 
 
+def why_out_of_reach(machine: Machine, sender: IPv4Address, interfaces: Sequence[CastInterface]) -> str:
+    """Why a session that is sent from `sender` does not reach the machine where it is by now; empty when it may."""
+    here = [each for each in interfaces if IPv4Address(machine.inventory.address) in each.network]
+    if not here or sender in [each.address for each in here]:
+        return ""
+    there = [each.name for each in interfaces if each.address == sender]
+    return (
+        f"{machine.name} is on {here[0].name} by now ({machine.inventory.address}), and its session is sent on "
+        f"{' '.join(there) or sender}: deploy to it again"
+    )
+
+
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 

@@ -41,6 +41,9 @@ class Casts(Protocol):
     async def open(self, session: Session, manifest: Manifest, receivers: list[int], sender: str) -> None:
         """Start the sender of a session, at the address `sender` of ours; it waits for its receivers."""
 
+    def sender(self, session_id: int) -> str | None:
+        """The address of ours that a session is sent from; None when it is not open."""
+
     async def ready(self, session_id: int, receiver: int, wanted: bytes) -> Admission:
         """A receiver lacks the chunks whose bit is set. Raises ConflictError when the session is not open."""
 

@@ -122,6 +122,11 @@ class CastService:
         await self._start(cast)
         self._casts[session.id] = cast
 
+    def sender(self, session_id: int) -> str | None:
+        """The address of ours that a session is sent from; None when it is not open."""
+        cast = self._casts.get(session_id)
+        return cast.sender if cast is not None else None
+
     async def ready(self, session_id: int, receiver: int, wanted: bytes) -> Admission:
         """Admit a receiver that lacks the chunks whose bit is set; one that lacks none needs no sender.
 

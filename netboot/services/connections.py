@@ -15,7 +15,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from netboot.services.sendfile import FILE_MESSAGE, FileSender
+from netboot.services.sendfile import DESCRIPTORS_EACH, FILE_MESSAGE, FileSender
 
 MOST_AGENT_CONNECTIONS = 4096
 MOST_OTHER_CONNECTIONS = 512
@@ -46,8 +46,8 @@ def raise_open_files() -> int:
 
 
 def agents_limits(open_files: int) -> Limits:
-    """Of the machines' server: at most half of all descriptors, for connections and their files."""
-    return Limits(min(MOST_AGENT_CONNECTIONS, open_files // 4), per_peer=64)
+    """Of the machines' server: at most half of all descriptors, though each connection were sent a file."""
+    return Limits(min(MOST_AGENT_CONNECTIONS, open_files // (2 * DESCRIPTORS_EACH)), per_peer=64)
 
 
 def other_limits(open_files: int) -> Limits:

@@ -11,13 +11,14 @@ import os
 import select
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 from netboot.errors import ServiceError
+from netboot.services.file_threads import FileThreads
 
 FILE_MESSAGE = "http.response.zerocopysend"
 """The message's type, and the extension's name in a scope: `file`, `offset`, `count`."""
@@ -26,6 +27,10 @@ PATIENCE_MS = 20
 """A thread waits so long for a socket that is full; then the event loop does."""
 THREADS = 16
 """Of a server: so many files may wait for the disk before other files wait too."""
+THREADS_EACH = 8
+"""At most, for the files of one client: its others wait their turn."""
+DESCRIPTORS_EACH = 5
+"""Of a connection that gets a file, at most: its socket, the event loop's copy of it, the file, a thread's two."""
 
 SendFile = Callable[[int, int, int, int], int]
 """As os.sendfile to a socket that does not block: to, from, offset, bytes at most; returns how many went."""
@@ -50,11 +55,11 @@ class FileSender:
 
     def __init__(self, sendfile: SendFile = os.sendfile) -> None:
         self._sendfile = sendfile
-        self._threads = ThreadPoolExecutor(THREADS, "http-file")
+        self._threads = FileThreads(THREADS, THREADS_EACH, "http-file")
 
     def close(self) -> None:
-        """When no answer is under way any more. A thread that waits for the disk is not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """When no answer is under way any more. A thread that waits for the disk is not waited for, now or at exit."""
+        self._threads.close()
 
     async def send(self, cycle: RequestResponseCycle, message: Any, silence_s: float) -> None:
         """Send `count` bytes from `offset` of an open file as part of an answer whose Content-Length has been told.
@@ -86,10 +91,11 @@ class FileSender:
         if cycle.disconnected or transport.is_closing():
             raise ConnectionError
         cycle.conn.send_with_data_passthrough(h11.Data(data=cast(Any, _Span(count))))
+        client = (cycle.scope["client"] or [""])[0]
         # A descriptor of our own, because the event loop waits for one on behalf of one owner.
         with transport.get_extra_info("socket").dup() as sock:
             while count:
-                sent = await self._in_thread(sock, file, offset, count)
+                sent = await self._in_thread(client, sock, file, offset, count)
                 offset += sent
                 count -= sent
                 if count:
@@ -97,14 +103,14 @@ class FileSender:
                 if cycle.disconnected:
                     raise ConnectionError
 
-    async def _in_thread(self, sock: socket.socket, file: io.FileIO, offset: int, count: int) -> int:
+    async def _in_thread(self, client: str, sock: socket.socket, file: io.FileIO, offset: int, count: int) -> int:
         """Sends on descriptors of its own: who is cancelled here closes his while the thread goes on."""
         with contextlib.ExitStack() as opened:
             to = os.dup(sock.fileno())
             opened.callback(os.close, to)
             source = os.dup(file.fileno())
             opened.callback(os.close, source)
-            sending = self._threads.submit(_push, self._sendfile, to, source, offset, count)
+            sending = self._threads.submit(client, partial(_push, self._sendfile, to, source, offset, count))
             threads_own = opened.pop_all()
         sending.add_done_callback(lambda _: threads_own.close())
         return await asyncio.wrap_future(sending)

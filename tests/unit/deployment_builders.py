@@ -1,7 +1,7 @@
 """Builders for tests of the appliance: a real one in a directory of its own, its clock in the test's hand."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
@@ -166,11 +166,13 @@ def client_of(app: FastAPI, headers: dict[str, str] | None = None, address: str 
 
 
 @asynccontextmanager
-async def a_bench(directory: Path, boot: NoBootFiles | None = None) -> AsyncIterator[Bench]:
+async def a_bench(
+    directory: Path, boot: NoBootFiles | None = None, interfaces: Sequence[CastInterface] = (LOOPBACK,)
+) -> AsyncIterator[Bench]:
     """A real appliance on 127.0.0.1 with its data in `directory`; its casts run, its watch does not."""
     clock = HandClock()
     settings = Settings(interfaces=("lo",), data=directory)
-    appliance = build_appliance(settings, [LOOPBACK], Clock(clock, clock))
+    appliance = build_appliance(settings, interfaces, Clock(clock, clock))
     counters = PacketCounters()
     agent_app = build_agent_app(appliance.agents, boot or NoBootFiles())
     admin_app = build_admin_app(

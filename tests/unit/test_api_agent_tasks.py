@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from deployment_builders import A, B, a_bench, done, failed, next_task
+from deployment_builders import LOOPBACK, A, B, a_bench, done, failed, next_task
 from inventories import an_inventory
 
 from imager.image.manifest import parse_signed
 from imager.image.plan import build_bitmap
 from imager.wire.messages import Admission, After, Progress, TaskKind, decode, encode
+from netboot.deployment.grouping import CastInterface
 
 
 def test_not_a_number_is_refused_as_seconds(tmp_path: Path) -> None:
@@ -46,6 +49,31 @@ def test_machine_that_starts_anew_gets_its_running_task_again(tmp_path: Path) ->
             machine, _, _, first = await bench.deploying(A)
             _, machine = await bench.register(an_inventory())
             assert await next_task(machine) == first
+
+    asyncio.run(story())
+
+
+def test_machine_that_moved_to_another_interface_fails_at_once_and_is_told_why(tmp_path: Path) -> None:
+    """The cast is sent where it was: it would wait there until it is failed as silent."""
+
+    async def story() -> None:
+        eth2 = CastInterface("eth2", IPv4Address("10.78.0.1"), IPv4Network("10.78.0.0/24"))
+        async with a_bench(tmp_path, interfaces=[LOOPBACK, eth2]) as bench:
+            bench.keep_image("golden", A)
+            machines = [an_inventory(mac=f"52:54:00:00:00:0{n}", address=f"127.0.0.{n}") for n in (5, 6, 7)]
+            names = [(await bench.register(each))[0].name for each in machines]
+            session = await bench.deploy("golden", *names)
+            _, moved = await bench.register(replace(machines[0], address="10.78.0.9"))
+            _, stayed = await bench.register(machines[1])
+            _, behind_a_router = await bench.register(replace(machines[2], address="10.90.0.9"))
+            assert (await next_task(moved)).kind is TaskKind.WAIT
+            assert (await next_task(stayed)).kind is TaskKind.DEPLOY
+            assert (await next_task(behind_a_router)).kind is TaskKind.DEPLOY
+            tasks = (await bench.admin.get(f"/api/v1/sessions/{session['id']}")).json()["tasks"]
+            assert [task["state"] for task in tasks] == ["failed", "running", "running"]
+            assert tasks[0]["error"] == (
+                f"{names[0]} is on eth2 by now (10.78.0.9), and its session is sent on lo: deploy to it again"
+            )
 
     asyncio.run(story())
 

@@ -93,6 +93,21 @@ def test_check_tells_every_mistake_on_a_line_of_its_own(tmp_path: Path) -> None:
     assert done.returncode == 0 and "no interface nosuch0" in done.stdout and "no mistakes" in done.stdout
 
 
+def test_check_looks_for_the_boot_programs(tmp_path: Path) -> None:
+    file, there = tmp_path / "roomcast.toml", tmp_path / "undionly.kpxe"
+    there.touch()
+    text = f'interfaces = ["nosuch0"]\n[boot-programs]\nbios = "{tmp_path}"\nuefi-x64 = "{tmp_path}/nosuch.efi"\n'
+    file.write_text(text)
+    done = config("check", file=file)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"roomcast: {file}:{line}: boot-programs.{kind}: there is no file {program}: install it, or take it out"
+        for line, kind, program in ((3, "bios", tmp_path), (4, "uefi-x64", tmp_path / "nosuch.efi"))
+    ]
+    file.write_text(f'interfaces = ["nosuch0"]\nboot-programs = {{ bios = "{there}" }}\n')
+    assert config("check", file=file).returncode == 0
+
+
 def test_show_tells_where_each_setting_comes_from(tmp_path: Path) -> None:
     file = tmp_path / "roomcast.toml"
     file.write_text('interfaces = ["eth1"]\n[[subnet]]\nnetwork = "10.0.0.0/24"\n')
@@ -111,6 +126,17 @@ def test_snippet_command_prints_and_refuses_in_words(tmp_path: Path) -> None:
     assert config("snippet", "kea", "--server", "10.77.0.1", file=file).stdout == render_snippet(Peer.KEA, SERVER, 80)
     assert "is not dnsmasq, kea, isc or windows" in config("snippet", "bind", file=file).stderr
     assert "is not an IPv4 address" in config("snippet", "kea", "--server", "x;y", file=file).stderr
+
+
+def test_snippet_for_another_appliance_has_the_programs_and_the_port_of_the_settings(tmp_path: Path) -> None:
+    file = tmp_path / "roomcast.toml"
+    file.write_text('http-port = 8080\nboot-programs = { uefi-x64 = "/usr/lib/ipxe/snponly.efi" }\n')
+    own = {Firmware.UEFI_X64: "own/uefi-x64/snponly.efi"}
+    done = config("snippet", "dnsmasq", "--server", "10.77.0.1", file=file)
+    assert done.stdout == render_snippet(Peer.DNSMASQ, SERVER, 8080, own)
+    assert "own/uefi-x64/snponly.efi" in done.stdout
+    file.write_text("http-port = 0\n")
+    assert f"{file}:1: http-port" in config("snippet", "kea", "--server", "10.77.0.1", file=file).stderr
 
 
 def test_what_the_file_says_reaches_the_dhcp_core(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from netboot.boot.render import Renderer
 from netboot.bootlog.events import Span
 from netboot.services.connections import Limits
 from netboot.services.http import bind_tcp, serve_http
-from netboot.services.sendfile import SendFile
+from netboot.services.sendfile import THREADS, SendFile
 
 KERNEL = bytes(range(256)) * 4000
 LARGE_BYTES = 64 << 20
@@ -433,6 +433,28 @@ def test_while_a_file_waits_for_the_disk_all_others_are_answered(tmp_path: Path)
             assert not disk.turned.is_set()
             disk.turned.set()
             assert (await waits.hear()).body == KERNEL
+
+    run(story())
+
+
+def test_one_host_whose_files_wait_for_the_disk_leaves_threads_to_the_others(tmp_path: Path) -> None:
+    async def story() -> None:
+        disk = SlowDisk()
+
+        def sendfile(sock: int, file: int, offset: int, count: int) -> int:
+            is_cached = os.fstat(file).st_size == len(KERNEL)
+            return (os.sendfile if is_cached else disk.sendfile)(sock, file, offset, count)
+
+        async with a_room(tmp_path, sendfile=sendfile) as room:
+            a_large_file(tmp_path)
+            for _ in range(2 * THREADS):
+                (await room.connect("127.0.0.2")).say("/boot/agent/initrd.img")
+            async with asyncio.timeout(WAIT_S):
+                while sum(line.startswith("started") for line in room.fetches.lines) < 2 * THREADS:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            assert (await (await room.connect()).ask("/boot/agent/vmlinuz")).body == KERNEL
+            assert not disk.turned.is_set()
+            disk.turned.set()
 
     run(story())
 

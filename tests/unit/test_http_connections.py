@@ -10,6 +10,7 @@ import pytest
 
 from netboot.services.connections import Door, Limits, agents_limits, other_limits, raise_open_files
 from netboot.services.http import bind_tcp, serve_http
+from netboot.services.sendfile import DESCRIPTORS_EACH
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -155,7 +156,7 @@ def test_door_forgets_who_left() -> None:
 
 def test_servers_together_leave_descriptors_for_the_rest() -> None:
     for files in (256, 1024, 4096, 1 << 20):
-        taken = agents_limits(files).connections + 2 * other_limits(files).connections
+        taken = DESCRIPTORS_EACH * agents_limits(files).connections + 2 * other_limits(files).connections
         assert taken <= files * 3 // 4
         assert (agents_limits(files).per_peer or 0) * 4 <= max(files, 256)
 
