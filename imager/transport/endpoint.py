@@ -31,7 +31,7 @@ _CONTROL_BUFFER = 4 << 20
 _DATAGRAM_BYTES = 65536
 """Longest that one receive can give: an IPv4 datagram, or what GRO joins."""
 _BATCH_BYTES = 6 * _DATAGRAM_BYTES
-_READS = 64
+_READS = 256
 """Receives into one batch at most: after losses the kernel joins few packets, and gives them in small pieces."""
 _NO_WAY_OUT = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTUNREACH, errno.ENODEV, errno.EADDRNOTAVAIL})
 
