@@ -123,6 +123,9 @@ def register(app: typer.Typer) -> None:
         port: Port = 7710,
         key: Key = None,
         spool: SpoolDirectory = None,
+        memory: Annotated[
+            int, typer.Option(metavar="MIB", min=96, help="What it may take in all: programs, buffers, queues.")
+        ] = 256,
         as_json: JsonLines = False,
         quiet: Quiet = False,
     ) -> None:
@@ -138,6 +141,7 @@ def register(app: typer.Typer) -> None:
             max_wait_s=max_wait,
             key=None if key is None else read_key(key),
             spool=spool,
+            memory_bytes=memory << 20,
         )
         words = sys.stderr if str(output) == "-" else sys.stdout  # standard output has the file
         with file_progress(quiet, as_json, words) as (tell, note):
