@@ -34,6 +34,7 @@ from netboot.services.connections import agents_limits, other_limits, raise_open
 from netboot.services.counters import PacketCounters
 from netboot.services.http import bind_tcp, bind_unix, serve_http
 from netboot.services.interface import find_interface
+from netboot.services.querier import serve_queries
 from netboot.services.tftp import serve_tftp
 from netboot.serving import ServedInterfaces, make_boot_programs
 from netboot.ui.pages import build_pages_app
@@ -150,6 +151,7 @@ async def _start_boot_services(
     counters: dict[str, PacketCounters],
 ) -> list[asyncio.Task[None]]:
     """DHCP and TFTP of every interface, which answer when this returns."""
+    settings = appliance.current.settings
     running = [group.create_task(appliance.homecoming.run(), name="ways home")]
     ready: list[asyncio.Event] = []
     for each in interfaces.served:
@@ -165,6 +167,9 @@ async def _start_boot_services(
             on_ignored=appliance.boot_log.tftp_ignored,
             ready=tftp_ready,
         )
+        if settings.querier:
+            queries = serve_queries(each.interface, settings.querier_interval_s, settings.cast_network[-2])
+            running.append(group.create_task(queries, name=f"querier {name}"))
         running.append(group.create_task(each.dhcp.run(dhcp_ready), name=f"dhcp {name}"))
         running.append(group.create_task(tftp, name=f"tftp {name}"))
     for event in ready:

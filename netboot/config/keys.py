@@ -17,6 +17,7 @@ from netboot.config.settings import (
 )
 from netboot.config.suggest import suggest
 from netboot.config.toml_lines import Path
+from netboot.wire.igmp import MAX_INTERVAL_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +221,20 @@ KEYS = (
         values.cast_network,
         'cast-network = "239.77.0.0/16"',
         "Multicast network; each session takes a group of its own in it.",
+    ),
+    Key(
+        "querier",
+        "querier",
+        values.boolean,
+        "querier = true",
+        "Ask by IGMPv3 who wants multicast, where nobody else does: switches that snoop forget it otherwise.",
+    ),
+    Key(
+        "querier-interval-s",
+        "querier_interval_s",
+        values.number(2, MAX_INTERVAL_S, int),
+        "querier-interval-s = 125",
+        "How often (seconds) the querier asks; less than half of what switches remember.",
     ),
     Key(
         "data-port-base",

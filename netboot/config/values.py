@@ -154,6 +154,14 @@ def cast_network(value: Any) -> IPv4Network:
     return parsed
 
 
+def boolean(value: Any) -> bool:
+    """On or off; in the environment by a word."""
+    found = {"true": True, "false": False}.get(str(value).lower())
+    if found is None:
+        raise ValueError(f"{value!r} is neither true nor false")
+    return found
+
+
 def number(least: float, most: float, kind: type[int] | type[float]) -> Parse:
     """A parser of numbers in a range."""
     noun = "a whole number" if kind is int else "a number"

@@ -14,8 +14,8 @@ from netboot.doctor.findings import Finding, Notes
 from netboot.doctor.subject import Subject
 from netboot.services.capture import IGMP, Capture
 from netboot.services.interface import Interface
+from netboot.wire.igmp import read_query
 
-QUERY = 0x11
 ROUNDS = 2
 _JOINED_S = 0.4
 _BRIDGES = Path("/sys/class/net")
@@ -29,17 +29,6 @@ class Querier:
     mac: str
     version: int
     is_own: bool
-
-
-def read_query(frame: bytes) -> Querier | None:
-    """An IGMP query out of an Ethernet frame that holds IPv4; None for another message, or a broken one."""
-    header_bytes = (frame[14] & 15) * 4 if len(frame) >= 34 else 0
-    message = frame[14 + header_bytes : 14 + int.from_bytes(frame[16:18], "big")]
-    if header_bytes < 20 or len(message) < 8 or message[0] != QUERY:
-        return None
-    # RFC 3376, section 7.1: told apart by their length, and IGMPv1 by a response time of 0
-    version = 3 if len(message) >= 12 else 2 if message[1] else 1
-    return Querier(IPv4Address(frame[26:30]), frame[6:12].hex(":"), version, is_own=False)
 
 
 def listen(interface: Interface, group: IPv4Address, seconds: float) -> list[Querier]:
@@ -59,9 +48,10 @@ def listen(interface: Interface, group: IPv4Address, seconds: float) -> list[Que
 
 def _gather(capture: Capture, deadline: float, found: dict[tuple[IPv4Address, str], Querier]) -> None:
     while (got := capture.read(deadline)) is not None:
-        querier = read_query(got[0])
-        if querier is not None:
-            found[querier.address, querier.mac] = Querier(querier.address, querier.mac, querier.version, got[1])
+        query = read_query(got[0])
+        if query is not None:
+            mac = query.mac.hex(":")
+            found[query.source, mac] = Querier(query.source, mac, query.version, got[1])
 
 
 def check_igmp(subject: Subject) -> list[Finding]:
@@ -106,8 +96,8 @@ def _judge(name: str, queriers: list[Querier], seconds: float, notes: Notes) -> 
     return [
         notes.note(
             f"{name}: nobody asked who wants multicast within {seconds:.0f} s, also not when a group was left",
-            "if the switches snoop IGMP, enable an IGMPv3 querier in the machines' VLAN (on a switch or the router): "
-            "without one casts stop after some minutes; switches that do not snoop need none",
+            "if the switches snoop IGMP, enable an IGMPv3 querier in the machines' VLAN (switch or router), or set "
+            "`querier = true` here: without one casts stop after some minutes; switches that do not snoop need none",
             interface=name,
         )
     ]

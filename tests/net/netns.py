@@ -188,8 +188,8 @@ class Lan:
         hook = f"type filter hook egress device {host.port} priority 0 ;"
         self.bridge.run("nft", f"table netdev mtu{host.number} {{ chain c {{ {hook} ip length > {mtu} drop\n }}\n }}")
 
-    def forget_querier(self) -> None:
-        """The switch snoops, floods nothing and asks for no members: no multicast arrives until somebody else asks."""
+    def carry_no_multicast(self) -> None:
+        """The switch snoops, floods nothing, and has no querier."""
         self.bridge.run("ip", "link", "set", "br0", "type", "bridge", "mcast_querier", "0")
         for host in self.hosts:
             self.bridge.run("bridge", "link", "set", "dev", host.port, "mcast_flood", "off")

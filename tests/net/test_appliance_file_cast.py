@@ -60,7 +60,7 @@ def test_pipe_reaches_a_pipe_sealed_with_a_key_and_programs_can_follow_it(tmp_pa
         sender, receiver, stranger = lan.hosts
 
         def receive(host: Host, key: Path) -> "subprocess.Popen[bytes]":
-            options = ["-i", INTERFACE, "--key", str(key), "--json", "--max-wait", "8"]
+            options = ["-i", INTERFACE, "--key", str(key), "--json", "--max-wait", "4"]
             command = host.command(ROOMCAST, "receive", "--output", "-", *options)
             return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 

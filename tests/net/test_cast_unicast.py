@@ -37,7 +37,7 @@ def test_those_whom_the_group_does_not_reach_get_the_file_by_tcp_and_the_others_
 
 def test_on_a_network_without_multicast_a_receiver_that_knows_the_sender_gets_the_file(tmp_path: Path) -> None:
     with Lan(3) as lan:
-        lan.forget_querier()
+        lan.carry_no_multicast()
         room = Room(lan, tmp_path, 4 * MIB)
         began = time.monotonic()
         told = room.receive(1, sender=lan.hosts[0].ip)

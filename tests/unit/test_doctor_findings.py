@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from netboot.config import Mode, Settings
 from netboot.doctor.findings import Finding, Notes, Severity, exit_code, quoted
 from netboot.doctor.host import check_clock
-from netboot.doctor.igmp import read_query
 from netboot.doctor.offers import ROWS, Answer, Asked, Offer, judge
 from netboot.doctor.packets import build_discover, probe_mac, read_frame, read_payload
 from netboot.doctor.subject import Subject
@@ -25,6 +24,7 @@ from netboot.wire.dhcp_options import (
     VENDOR_OPTIONS,
     MessageType,
 )
+from netboot.wire.igmp import read_query
 
 OWN = IPv4Address("10.0.0.1")
 OTHER = IPv4Address("10.0.0.2")
@@ -150,7 +150,7 @@ def test_queries_are_told_apart_by_version() -> None:
     versions = []
     for message in (b"\x11\x00" + bytes(6), b"\x11\x64" + bytes(6), b"\x11\x64" + bytes(10)):
         query = read_query(a_query(message) + bytes(20))  # padding of a short frame
-        assert query is not None and query.address == OTHER and query.mac == "02:00:00:00:00:01"
+        assert query is not None and query.source == OTHER and query.mac.hex(":") == "02:00:00:00:00:01"
         versions.append(query.version)
     assert versions == [1, 2, 3]
     assert read_query(a_query(b"\x16\x00" + bytes(6))) is None

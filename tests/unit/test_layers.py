@@ -10,6 +10,7 @@ TOP = Path(__file__).parents[2]
 
 PURE = [
     "netboot/model.py",
+    "netboot/querier.py",
     "netboot/wire",
     "netboot/dhcp",
     "netboot/tftp",
