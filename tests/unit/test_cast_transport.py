@@ -175,8 +175,8 @@ CHUNKS = [random.Random(5).randbytes(length) for length in (300_000, 1, 40_000, 
 def start() -> Iterator[Callable[..., CastProcess]]:
     processes: list[CastProcess] = []
 
-    def make(source: Chunks, **options: float) -> CastProcess:
-        address = SenderAddress(SESSION, GROUP, a_port(), LOOPBACK)
+    def make(source: Chunks, packet_bytes: int = PACKET_BYTES, **options: float) -> CastProcess:
+        address = SenderAddress(SESSION, GROUP, a_port(), LOOPBACK, packet_bytes=packet_bytes)
         process = CastProcess(source, address, SenderOptions(ttl=0, **options))  # type: ignore[arg-type]
         processes.append(process)
         process.start()
@@ -225,6 +225,27 @@ class TestProcesses:
         events = until_ended(process)
         assert ReceiverJoined(1, LOOPBACK) in events
         assert ReceiverDone(1) in events
+
+    @pytest.mark.parametrize("packet_bytes", [512, 1_001, 1_452, 8_972, 9_215])
+    def test_packets_are_as_long_as_the_cast_says(self, start: Callable[..., CastProcess], packet_bytes: int) -> None:
+        process = start(Chunks(CHUNKS), packet_bytes)
+        receiver = a_receiver(process)
+        receiver.start()
+        process.begin()
+        for chunk in receiver.chunks():
+            assert bytes(chunk.data) == CHUNKS[chunk.index]
+            receiver.release(chunk.index, True)
+        receiver.done()
+        received = receiver.statistics()
+        assert received.received_bytes == received.received_packets * packet_bytes
+        receiver.stop()
+        assert ReceiverDone(1) in until_ended(process)
+
+    @pytest.mark.parametrize("packet_bytes", [0, 511, 9_216])
+    def test_packets_of_an_impossible_length_are_not_begun(self, packet_bytes: int) -> None:
+        address = SenderAddress(SESSION, GROUP, 1, LOOPBACK, packet_bytes=packet_bytes)
+        with pytest.raises(ValueError, match="is possible"):
+            CastProcess(Chunks(CHUNKS), address)
 
     @pytest.mark.root
     def test_an_answer_that_cannot_be_sent_does_not_make_the_sender_deaf(
