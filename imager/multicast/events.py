@@ -92,6 +92,15 @@ class PhaseChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class RateChanged:
+    """How fast is sent and why not faster, when that has become another; at most once a second."""
+
+    sent_bps: float
+    """Bits of frames a second of late."""
+    reason: RateReason
+
+
+@dataclass(frozen=True, slots=True)
 class SessionEnded:
     """The last event of a sender."""
 
@@ -100,7 +109,9 @@ class SessionEnded:
     """Why sending broke off; empty when it ended as it should."""
 
 
-SenderEvent = ReceiverJoined | ReceiverProgress | ReceiverDone | ReceiverFailed | PhaseChanged | SessionEnded
+SenderEvent = (
+    ReceiverJoined | ReceiverProgress | ReceiverDone | ReceiverFailed | PhaseChanged | RateChanged | SessionEnded
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ Loss alone says little: a line that loses one packet in a hundred loses it at an
 full buffer loses all that is above what it passes. So a loss that a receiver did not have before is put to trial: the
 rate is lowered to what arrived, then by a third. If the loss stays and arrivals fall with the rate, then the loss is
 the network's own and is borne from then on, and the rate goes back to where it was. If it ends, the rate settles just
-below what arrived, and is tried a little higher from time to time.
+below what arrived, and is tried a little higher from time to time. A receiver whose memory fills, because its disk or
+its processor is slow, slows the sending to what it gets rid of before it has to drop anything.
 """
 
 import bisect
@@ -16,7 +17,7 @@ from imager.multicast.events import Limit, RateReason
 from imager.multicast.pace import BURST_S, LEAST_BURST_S, frame_bytes, max_burst
 from imager.multicast.sequence import distance, extend
 from imager.wire.packets import Report
-from imager.wire.session import PACKET_BYTES
+from imager.wire.session import PACKET_BYTES, Holdup
 
 START_BPS = 5e8
 FLOOR_BPS = 2e6
@@ -64,6 +65,7 @@ _PAUSE_BURSTS = 4
 """A pause in sending longer than so many bursts, and than _STEP_S, is one in which there was nothing to send."""
 _AVERAGED = 8000
 """Packets over which loss is averaged."""
+_LAGS = 0.9
 _BUSY = 0.8
 """Share of a time in which there was something to send, for what was taken in it to be all that can be."""
 _CLEAN = 6.0
@@ -71,8 +73,20 @@ _CLEAN = 6.0
 _OUTAGE_S = 0.25
 _OUTAGE_LOSS = 0.3
 """A receiver that said nothing for so long, while so much was lost, was cut off: not by a buffer."""
-_REASON_S = 2.0
-"""How long a cause is told after it was last seen."""
+_LOSSY_S = 10.0
+"""A receiver counts as losing so long after its loss was last a reason to slow down."""
+_SHORT = 0.25
+"""Memory is short when no more than this share of it is free; with half of that a receiver is sent just what it gets
+rid of.
+"""
+_DRAIN_S = 0.5
+_DRAIN_LESS_S = 2.0
+"""What a receiver gets rid of is averaged over these times, when it is more and when it is less: for a while it may be
+waiting for repair.
+"""
+_ACHIEVED_S = 0.3
+_ACHIEVED = 0.85
+"""A sender that sends less than this share of the rate has no more to give."""
 
 
 @dataclass(slots=True)
@@ -99,6 +113,12 @@ class _Listener:
     """Time and bit/s of its latest reports."""
     lossy_at: float = -math.inf
     """When its loss was last a reason to slow down."""
+    lags: bool = False
+    """It takes in less than is sent, and a buffer fills."""
+    drain_bps: float = 0.0
+    """What it gets rid of: chunks that are written."""
+    room_bps: float = math.inf
+    """What its memory allows."""
 
     def note(self, now: float, arrived_bps: float) -> None:
         self.arrived_bps = arrived_bps
@@ -171,7 +191,15 @@ class _Trial:
 class RateControl:
     """The rate of one cast. Tell it every burst and every report."""
 
-    def __init__(self, max_bitrate_bps: float, start_bps: float = START_BPS, packet_bytes: int = PACKET_BYTES) -> None:
+    def __init__(
+        self,
+        max_bitrate_bps: float,
+        start_bps: float = START_BPS,
+        packet_bytes: int = PACKET_BYTES,
+        chunk_packets: float = 0.0,
+    ) -> None:
+        """`chunk_packets`: of a chunk of average length."""
+        self._chunk_bits = chunk_packets * frame_bytes(packet_bytes) * 8
         self._frame_bits = frame_bytes(packet_bytes) * 8
         self._pause_bits = _PAUSE_BURSTS * max_burst(packet_bytes) * self._frame_bits
         self._limit = float(max_bitrate_bps)
@@ -188,14 +216,16 @@ class RateControl:
         self._trial: _Trial | None = None
         self._burst_s = BURST_S
         self._sendings = _Sendings()
-        self._cause = RateReason(Limit.SEARCHING)
+        self._room_bps = math.inf  # what the memory of all receivers allows
+        self._achieved = (0.0, 0)  # when it was last looked at, sequence
+        self.achieved_bps = 0.0
+        """What was sent of late."""
 
     @property
     def rate_bps(self) -> float:
         """The present rate; 0: not limited."""
-        if self._limit:
-            return min(self._rate, self._limit)
-        return 0 if self._rate >= UNLIMITED_BPS else self._rate
+        rate = min(self._rate, self._limit or UNLIMITED_BPS, self._room_bps)
+        return 0 if rate >= UNLIMITED_BPS else rate
 
     @property
     def burst_s(self) -> float:
@@ -209,6 +239,7 @@ class RateControl:
     def forget(self, receiver: int) -> None:
         """A receiver is done, failed, or no longer counts."""
         self._listeners.pop(receiver, None)
+        self._find_room()
         if self._trial is not None and self._trial.receiver == receiver:
             self._rate = max(self._rate, self._trial.rate_bps)
             self._trial = None
@@ -223,6 +254,10 @@ class RateControl:
         if passed < _STEP_S:
             return
         self._stepped_at = now
+        since, first = self._achieved
+        if now - since >= _ACHIEVED_S:
+            self.achieved_bps = (sequence - first) * self._frame_bits / (now - since)
+            self._achieved = (now, sequence)
         if passed > _STALE_S:  # there was nothing to send
             return
         most = self._limit or UNLIMITED_BPS
@@ -245,6 +280,9 @@ class RateControl:
             return rate + (settled - rate) * (1 - math.exp(-passed / _RECOVER_S))
         if now < self._try_at or self._trial is not None:
             self._try_at = max(self._try_at, now)
+            return rate
+        if any(listener.lags for listener in self._listeners.values()):
+            self._try_at = max(self._try_at, now - _TRY_DOUBLE_S)
             return rate
         if rate > self._found_bps * 1.25:
             self._found_bps = None
@@ -274,6 +312,7 @@ class RateControl:
         if offered < _MIN_PACKETS or passed < _MIN_S:
             return None
         listener.report, listener.since = report, now
+        self._weigh_memory(listener, old, dropped, passed)
         bits_a_second = self._frame_bits / passed
         heard, old_heard = extend(sequence, report.heard), extend(sequence, old.heard)
         busy = self._sendings.busy_s(old_heard + 1, heard + 1)
@@ -281,13 +320,13 @@ class RateControl:
             listener.through_bps = received / offered * (heard - old_heard) * self._frame_bits / busy
             # a deep buffer takes for a while what it cannot pass; but with pauses in sending the clock says nothing
             paused = self._sendings.total_s - listener.busy_s < _BUSY * passed
-            listener.note(now, min(listener.through_bps, math.inf if paused else received * bits_a_second))
+            by_clock = math.inf if paused else received * bits_a_second
+            listener.lags = by_clock < _LAGS * listener.through_bps
+            listener.note(now, min(listener.through_bps, by_clock))
         listener.busy_s = self._sendings.total_s
         # what was sent before the last cut says nothing about the rate since, however late it is seen (full buffers)
         if old_heard >= self._cut_sequence:
             self._weigh(receiver, listener, lost, offered, passed, sequence, now)
-            if dropped:
-                self._memory_full(receiver, listener, (received - dropped) * bits_a_second, dropped / offered, sequence)
         return (received - dropped) * bits_a_second
 
     def _weigh(
@@ -377,7 +416,38 @@ class RateControl:
             listener.surprise = 0.0
             listener.weighed = 0
 
-    def _memory_full(self, receiver: int, listener: _Listener, taken_bps: float, share: float, sequence: int) -> None:
-        """Memory fills and drains by whole chunks: over a short time what was taken may be none, which says nothing."""
-        self._cut_sequence = sequence
-        self._rate = max(FLOOR_BPS, self._rate * 0.5, min(self._rate * 0.9, taken_bps * 0.95))
+    def _weigh_memory(self, listener: _Listener, old: Report, dropped: int, passed: float) -> None:
+        """The less memory is free, the less is sent of what the receiver gets rid of: half of that when all is full."""
+        report = listener.report
+        drained = max(0, distance(old.chunks_done, report.chunks_done)) * self._chunk_bits / passed
+        over_s = _DRAIN_S if drained > listener.drain_bps else _DRAIN_LESS_S
+        listener.drain_bps += (drained - listener.drain_bps) * min(1.0, passed / over_s)
+        free = 0.0 if dropped else report.free_slots / max(1, report.slots)
+        if report.holdup is Holdup.NONE or free > _SHORT:  # else it is full of chunks that wait for repair
+            listener.room_bps = math.inf
+        else:
+            listener.room_bps = max(FLOOR_BPS, listener.drain_bps * (0.5 + free / _SHORT))
+        self._find_room()
+
+    def _find_room(self) -> None:
+        self._room_bps = min((listener.room_bps for listener in self._listeners.values()), default=math.inf)
+
+    def reason(self, now: float) -> RateReason:
+        """What holds the rate where it is."""
+        every = len(self._listeners)
+        rate = min(self._rate, self._limit or UNLIMITED_BPS)
+        if self._room_bps < rate:
+            full = {number: each for number, each in self._listeners.items() if each.room_bps < rate}
+            tightest = min(full, key=lambda number: full[number].room_bps)
+            held_up = full[tightest].report.holdup
+            return RateReason(Limit.DISK if held_up is Holdup.DISK else Limit.PROCESSOR, tightest, len(full), every)
+        if self.achieved_bps < _ACHIEVED * rate and self._doubled_at is not None:
+            return RateReason(Limit.SENDER, None, 0, every)
+        if self._limit and self._rate >= self._limit:
+            return RateReason(Limit.OPERATOR, None, 0, every)
+        lossy = {number: each for number, each in self._listeners.items() if now - each.lossy_at < _LOSSY_S}
+        if self._found_bps is None or not lossy:
+            return RateReason(Limit.SEARCHING, None, 0, every)
+        latest = max(lossy, key=lambda number: lossy[number].lossy_at)
+        overrun = lossy[latest].report.holdup is Holdup.PROCESSOR
+        return RateReason(Limit.PROCESSOR if overrun else Limit.LOSS, latest, len(lossy), every)

@@ -14,6 +14,8 @@ import numpy as np
 from imager.errors import CastError, PacketError
 from imager.multicast.events import (
     PhaseChanged,
+    RateChanged,
+    RateReason,
     ReceiverDone,
     ReceiverFailed,
     ReceiverJoined,
@@ -60,6 +62,9 @@ _BEACON_IDLE_S = 0.005
 """Beacons after the sender ran out of work: the first after this, then each after twice the time..."""
 _BEACON_MAX_S = 0.25
 """...up to this, which is also their interval while the sender is busy or waits for receivers."""
+_RATE_TOLD_S = 1.0
+_RATE_DIFFERS = 0.05
+"""A rate is told again when it differs by this share."""
 _END_BEACONS = 4
 _END_BEACON_S = 0.01
 _LAST_SEQUENCE = 0xFFFFFFFF
@@ -108,7 +113,9 @@ class SenderSession:
         self._planned = wanted.copy()
         self._roster = Roster(settings.silence_timeout_s)
         self._repairs = RepairQueue(layout)
-        self._rate = RateControl(settings.max_bitrate_bps, settings.start_bps, layout.packet_bytes)
+        chunk_packets = layout.symbol_count / max(1, layout.chunk_count)
+        self._rate = RateControl(settings.max_bitrate_bps, settings.start_bps, layout.packet_bytes, chunk_packets)
+        self._rate_told = (RateReason(), 0.0, now)  # why, bit/s, when
         self._pacer = Pacer(layout.packet_bytes)
         self._events: list[SenderEvent] = []
         self._replies: list[tuple[bytes, Address]] = []
@@ -302,8 +309,18 @@ class SenderSession:
             return self._beacon(now) if self._sequence != self._beacon_sequence else None
         count = self._fill_headers(runs)
         self._rate.sent(self._sequence, now)
+        if now - self._rate_told[2] >= _RATE_TOLD_S:
+            self._tell_rate(now)
         self._pacer.sent(count, rate_bps, now, self._rate.burst_s)
         return Burst(self._packets[:count], tuple(runs), self._sealer)
+
+    def _tell_rate(self, now: float) -> None:
+        reason, sent_bps = self._rate.reason(now), self._rate.achieved_bps
+        before, told_bps, _ = self._rate_told
+        if reason != before or abs(sent_bps - told_bps) > _RATE_DIFFERS * told_bps:
+            self._events.append(RateChanged(sent_bps, reason))
+            told_bps = sent_bps
+        self._rate_told = (reason, told_bps, now)
 
     def _choose(self, room: int, now: float) -> list[Run]:
         """New symbols and repair take turns when both are there; whole blocks wait for the first pass to end."""

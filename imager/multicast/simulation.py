@@ -31,10 +31,12 @@ from imager.multicast.payload import PayloadFiller
 from imager.multicast.receiver import ReceiverSession, ReceiverSettings
 from imager.multicast.sender import Burst, SenderSession, SenderSettings
 from imager.wire.seal import ByteArray, Unsealed
-from imager.wire.session import KEY_BYTES, PACKET_BYTES, SYMBOL_BYTES, Phase
+from imager.wire.session import KEY_BYTES, PACKET_BYTES, SYMBOL_BYTES, Holdup, Phase
 
 _SESSION = 0x5EED
 _KEY = bytes(KEY_BYTES)
+_BEHIND_S = 0.1
+"""A disk that is so far behind holds its receiver up."""
 _READMITTED_S = 0.05
 """A machine that finds its cast ending asks again after this."""
 
@@ -486,6 +488,7 @@ class Simulation:
         if bps is None:
             return self._now + self._scenario.disk_s
         machine.writes_until = max(machine.writes_until, self._now) + length * 8 / bps
+        machine.session.held_up(Holdup.DISK if machine.writes_until - self._now > _BEHIND_S else Holdup.NONE)
         return machine.writes_until
 
     def _wake_receiver(self, machine: _Machine, time: float) -> None:

@@ -69,6 +69,8 @@ def draw_session(session: dict[str, Any]) -> RenderableType:
     proofs = [task for task in tasks if task["proof"]]
     if proofs:
         parts += [Text(""), _proof_table(proofs)]
+    if session["pace"]:
+        parts += [Text(""), Text(f"sends {rate_text(session['pace']['sent_bps'] / 8)}: {session['pace']['reason']}")]
     counted = session["statistics"]
     if counted.get("sent_bytes"):
         parts.append(Text(""))

@@ -24,11 +24,31 @@ class LiveTask:
     """False: handed out, maybe to a machine that was switched off while it asked; nothing was heard of it since."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a session's cast goes."""
+
+    sent_bps: float
+    """Bits of frames a second."""
+    reason: str
+    """Why not faster, for a person."""
+
+
 class Board:
-    """The last word of each running task, and the alarm of those that went silent."""
+    """The last word of each running task and each sending session, and the alarm of tasks that went silent."""
 
     def __init__(self) -> None:
         self._tasks: dict[int, LiveTask] = {}
+        self._paces: dict[int, Pace] = {}
+
+    def paced(self, session_id: int, pace: Pace) -> None:
+        self._paces[session_id] = pace
+
+    def pace(self, session_id: int) -> Pace | None:
+        return self._paces.get(session_id)
+
+    def forget_session(self, session_id: int) -> None:
+        self._paces.pop(session_id, None)
 
     def handed_out(self, task_id: int, now_s: float) -> None:
         """The task was given to who asked for it, who may not be there any more to hear it."""

@@ -153,6 +153,7 @@ class Outcomes:
         # was counted while the first waits for the sender's word.
         async with self._settling:
             statistics = await self._casts.close(session_id)
+            self._board.forget_session(session_id)
             try:
                 await self._database.run(
                     self._sessions.change_session, session_id, outcome, self._clock.wall(), statistics

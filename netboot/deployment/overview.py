@@ -7,7 +7,7 @@ from imager.image.store import Summary
 from imager.wire.messages import Inventory, Progress, Proof, TaskKind
 from netboot.deployment.homecoming import Homecoming
 from netboot.deployment.images import Images
-from netboot.deployment.live import Board, Changes
+from netboot.deployment.live import Board, Changes, Pace
 from netboot.deployment.outcomes import Clock
 from netboot.deployment.records import Event, Machine, Session, TaskRecord
 from netboot.deployment.way_home import Tally
@@ -73,6 +73,8 @@ class SessionView:
     max_wait_s: float
     max_bitrate_bps: int
     statistics: dict[str, float]
+    pace: Pace | None
+    """How fast it is sent now; None when it is not."""
     tasks: tuple[TaskView, ...]
     events: tuple[Event, ...]
 
@@ -213,6 +215,7 @@ class Overview:
             max_wait_s=session.max_wait_s,
             max_bitrate_bps=session.max_bitrate_bps,
             statistics=session.statistics,
+            pace=self._board.pace(session.id) if session.state is SessionState.SENDING else None,
             tasks=tuple(self.task(task) for task in tasks),
             events=tuple(events),
         )

@@ -10,7 +10,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import structlog
@@ -21,6 +21,8 @@ from imager.image.plan import build_bitmap, count_lacking
 from imager.image.store import StoredImage
 from imager.multicast.events import (
     PhaseChanged,
+    RateChanged,
+    RateReason,
     ReceiverDone,
     ReceiverFailed,
     ReceiverJoined,
@@ -60,6 +62,9 @@ class CastListener(Protocol):
 
     async def counted(self, session_id: int, receiver: int, lost_packets: int) -> None:
         """What a receiver reported to have lost."""
+
+    async def paced(self, session_id: int, sent_bps: float, reason: RateReason) -> None:
+        """How fast is sent, in bits of frames a second, and why not faster."""
 
     async def broke(self, session_id: int, receivers: Sequence[int], reason: str) -> None:
         """Sending broke off; these receivers will not get the rest."""
@@ -232,6 +237,11 @@ class CastService:
                     await listener.broke(session_id, lost, f"sending broke off: {error}")
                 return
             case PhaseChanged():
+                return
+            case RateChanged(sent_bps=sent_bps, reason=limit):
+                if limit.receiver is not None:
+                    limit = replace(limit, receiver=receivers.get(limit.receiver))
+                await listener.paced(session_id, sent_bps, limit)
                 return
         receiver = receivers.get(event.receiver)
         if receiver is None:  # it has been admitted anew since

@@ -1,10 +1,12 @@
 """How fast a cast is sent: found by what arrives, not by loss alone."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from imager.multicast.events import Limit, RateReason
 from imager.multicast.pace import FRAME_BYTES
 from imager.multicast.rate import START_BPS, RateControl
 from imager.wire.packets import Report
@@ -143,3 +145,42 @@ def test_who_only_joined_has_not_answered() -> None:
     control.report(1, a_report(0, 0, 0), 100, 0.1)
     control.sent(200, 0.2)
     assert control.rate_bps == START_BPS
+
+
+def test_a_full_memory_slows_the_sending_to_what_the_disk_takes_and_says_whose_disk() -> None:
+    control = RateControl(0, 1e9, chunk_packets=200)
+    told = a_report(0, 0, 0)
+    for step in range(50):
+        now, sequence = step * 0.1, step * 8000
+        control.sent(sequence, now)
+        chunks = step * 2  # of 200 packets, ten times a second
+        told = replace(told, heard=sequence, received=sequence, chunks_done=chunks, free_slots=8, holdup=Holdup.DISK)
+        control.report(3, told, sequence, now)
+        control.report(4, a_report(sequence, sequence, 0), sequence, now)
+    written = 2 * 200 * BITS / 0.1
+    assert control.rate_bps == pytest.approx(written, rel=0.05)
+    assert control.reason(5.0) == RateReason(Limit.DISK, 3, 1, 2)
+    control.report(3, replace(told, received=500_000, free_slots=40, holdup=Holdup.NONE), 500_000, 5.1)
+    assert (control.rate_bps or 1e10) >= 1e9
+
+
+def test_memory_that_is_full_of_chunks_in_want_of_repair_slows_nothing() -> None:
+    control = RateControl(0, 1e9, chunk_packets=200)
+    for step in range(20):
+        control.sent(step * 8000, step * 0.1)
+        control.report(1, replace(a_report(step * 8000, step * 8000, 0), free_slots=0), step * 8000, step * 0.1)
+    assert (control.rate_bps or 1e10) >= 1e9
+
+
+@pytest.mark.parametrize(
+    ("limit", "line", "loses", "reason"),
+    [
+        (0, 1e9, a_port(2e8), RateReason(Limit.LOSS, 1, 1, 2)),
+        (10**8, 1e9, a_port(1e9), RateReason(Limit.OPERATOR, None, 0, 2)),
+        (0, 1e9, lambda _rate, _offered: 0, RateReason(Limit.SENDER, None, 0, 2)),
+    ],
+    ids=["loss", "operator", "sender"],
+)
+def test_the_reason_of_the_rate_is_told(limit: int, line: float, loses: Loses, reason: RateReason) -> None:
+    told = Line(RateControl(limit), {1: loses, 2: lambda _rate, _offered: 0}).run(3, line_bps=line)
+    assert told.control.reason(told.now) == reason

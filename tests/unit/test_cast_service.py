@@ -2,17 +2,21 @@
 
 import asyncio
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from deployment_builders import Bench, a_bench, done
 from inventories import an_inventory
+from rich.console import Console
 from sqlalchemy import text
 
 from imager.errors import CastError
+from imager.multicast.events import Limit, RateReason
 from imager.transport.receive import ReceiveProcess
 from imager.wire.messages import Admission, CastAddress, Task, decode
+from netboot.cli.watch import draw_session
 
 A = b"a" * 4096
 LOOPBACK = "127.0.0.1"
@@ -182,6 +186,25 @@ def test_what_was_sent_is_counted_though_the_session_closes_while_its_end_is_bei
     run(story())
 
 
+def test_the_session_says_how_fast_is_sent_and_why_not_faster(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, client = await bench.register(an_inventory())
+            bench.keep_image("golden", A)
+            await bench.deploy("golden", registration.name)
+            await take(client)
+            await bench.appliance.cast_events.began(1)
+            reason = RateReason(Limit.DISK, receiver=1, receivers=1, of=1)
+            await bench.appliance.cast_events.paced(1, 9.4e8, reason)
+            session = (await bench.admin.get("/api/v1/sessions/1")).json()
+            assert session["pace"] == {"sent_bps": 9.4e8, "reason": f"machine {registration.name}'s disk"}
+            shown = StringIO()
+            Console(width=100, file=shown).print(draw_session(session))
+            assert f"sends 940 Mbit/s: machine {registration.name}'s disk" in shown.getvalue()
+
+    run(story())
+
+
 class Quiet:
     """A listener that keeps nothing."""
 
@@ -190,6 +213,8 @@ class Quiet:
     async def told(self, session_id: int, receiver: int, text: str) -> None: ...
 
     async def counted(self, session_id: int, receiver: int, lost_packets: int) -> None: ...
+
+    async def paced(self, session_id: int, sent_bps: float, reason: RateReason) -> None: ...
 
     async def broke(self, session_id: int, receivers: Sequence[int], reason: str) -> None: ...
 
