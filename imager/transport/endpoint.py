@@ -21,6 +21,9 @@ _UDP_GRO = 104
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 _SO_MEMINFO = 55
+_IP_MTU_DISCOVER = 10
+_IP_PMTUDISC_DO = 2
+"""include/uapi/linux/in.h"""
 _MEMINFO = struct.Struct("9I")
 """SK_MEMINFO_*, the last of which are the drops: include/uapi/linux/sock_diag.h."""
 
@@ -64,6 +67,8 @@ class GroupSender:
             self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(interface_address))
             self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
             self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
+            # DF: a packet that does not fit somewhere is lost there, and not in pieces whose every loss is a whole loss
+            self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
             set_buffer(self._socket, False, _SEND_BUFFER)
             self._socket.bind((interface_address, 0))
             self._socket.connect((group, port))

@@ -7,6 +7,7 @@ from pathlib import Path
 from imager.errors import SourceError
 from imager.multicast.memory import DEFAULT_BYTES
 from imager.transport.discovery import DEFAULT_PORT
+from imager.transport.interfaces import USUAL_MTU
 from imager.wire.preshared import KEY_RANGE
 from imager.wire.session import SYMBOL_BYTES
 
@@ -91,6 +92,8 @@ class SendOptions:
     """Multicast group of the data; None: one of our range by chance."""
     port: int = DEFAULT_PORT
     ttl: int = 1
+    mtu: int = USUAL_MTU
+    """Longest packets on the way to all receivers; the interface's own MTU bounds them too."""
     fec_share: float = 0.0
     """Repair symbols that are sent unasked, as a share of the file's."""
     silence_timeout_s: float = 30

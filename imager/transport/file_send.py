@@ -42,6 +42,7 @@ from imager.transport.file_cast import (
     ignore,
 )
 from imager.transport.file_source import FileChunks, Spool
+from imager.transport.interfaces import group_packet_bytes
 from imager.wire.announce import Announce, build_announce
 from imager.wire.messages import CastAddress
 from imager.wire.session import KEY_BYTES, MAX_RECEIVER, Phase
@@ -118,7 +119,9 @@ class _Sending:
         self._source = FileChunks(path, self._file_bytes, CHUNK_BYTES)
         group = random_group() if options.group is None else checked_group(options.group)
         self._address = local_address(options.interface)
-        self._cast = SenderAddress(secrets.randbits(32), group, options.port + 1, self._address)
+        packet_bytes = group_packet_bytes(self._address, options.mtu)
+        session = secrets.randbits(32)
+        self._cast = SenderAddress(session, group, options.port + 1, self._address, packet_bytes=packet_bytes)
         sender_options = SenderOptions(
             options.max_bitrate_bps, options.silence_timeout_s, options.ttl, options.fec_share
         )

@@ -47,6 +47,12 @@ def register(app: typer.Typer) -> None:
             str | None, typer.Option(metavar="RATE", help="Bits a second at most: 900m, 2.5g (default: no limit).")
         ] = None,
         ttl: Annotated[int, typer.Option(metavar="N", min=1, max=255, help="Routers to pass, and one.")] = 1,
+        mtu: Annotated[
+            int,
+            typer.Option(
+                metavar="BYTES", min=540, max=9243, help="Longest packets; 9000 where all carry jumbo frames."
+            ),
+        ] = 1500,
         data_address: Annotated[
             str | None,
             typer.Option(
@@ -85,6 +91,7 @@ def register(app: typer.Typer) -> None:
             group=data_address,
             port=port,
             ttl=ttl,
+            mtu=mtu,
             fec_share=fec / 100,
             key=None if key is None else read_key(key),
             unicast=unicast,

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-from netns import Lan
+from netns import INTERFACE, Lan
 from test_cast_file import MIB, Room
 
 pytestmark = [
@@ -61,3 +61,25 @@ def test_a_sender_that_shall_not_cast_sends_nothing_to_its_group(tmp_path: Path)
         assert report["receivers_done"] == 2 and report["sent_bytes"] == 0
         assert report["elapsed_s"] > 0.25  # within the limit, both together
         assert room.holds(1) and room.holds(2)
+
+
+def test_long_packets_go_where_all_carry_them(tmp_path: Path) -> None:
+    with Lan(2) as lan:
+        lan.allow_jumbo()
+        room = Room(lan, tmp_path, 8 * MIB)
+        receiver = room.receive(1)
+        assert room.send(mtu=9000).result()["receivers_done"] == 1
+        result = receiver.result()
+        assert result["unicast"] == ""
+        assert result["received_bytes"] < 1.01 * 8 * MIB  # 32 bytes in 8,972, and padding
+        assert room.holds(1)
+
+
+def test_the_interface_bounds_the_packets(tmp_path: Path) -> None:
+    with Lan(2) as lan:
+        lan.hosts[0].run("ip", "link", "set", INTERFACE, "mtu", "1280")
+        room = Room(lan, tmp_path, MIB)
+        receiver = room.receive(1)
+        assert room.send().result()["receivers_done"] == 1
+        assert receiver.result()["unicast"] == ""
+        assert room.holds(1)
