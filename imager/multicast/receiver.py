@@ -138,6 +138,7 @@ class ReceiverSession:
         self._status_at = now + _STATUS_S
         self._status_wait = _STATUS_S
         self._held_up = Holdup.NONE
+        self._told_holdup, self._told_at = Holdup.NONE, now  # by the last STATUS
         self.falls_behind = False
         """The shell finds that packets come faster than they are taken: some were lost in this machine."""
         self._done_at: float | None = None
@@ -389,7 +390,10 @@ class ReceiverSession:
             for start in range(0, len(records), self._most_records):
                 self._nacks += 1
                 messages.append(Nack(self.report(), records[start : start + self._most_records]))
+        if self.holdup is not self._told_holdup:
+            self._status_at = min(self._status_at, self._told_at + self._nack_interval_s)
         if now >= self._status_at:
+            self._told_holdup, self._told_at = self.holdup, now
             self._status_at = now + self._status_wait
             longest = min(_STATUS_S, _STATUS_INTERVALS * self._nack_interval_s) if self._received else _STATUS_S
             self._status_wait = min(self._status_wait * 1.5, longest)

@@ -166,7 +166,7 @@ class ReceiveProcess:
     def chunks(self, ask_holdup: Callable[[], Holdup] = lambda: Holdup.NONE) -> Iterator[ReceivedChunk]:
         """Chunks as they become whole, in any order, until every wanted one was released with ok.
 
-        A chunk released with ok False comes again. `ask_holdup` is asked twice a second, for the sender to know why
+        A chunk released with ok False comes again. `ask_holdup` is asked ten times a second, for the sender to know why
         this receiver's memory is full. Raises CastError when the session cannot give the rest, GroupUnheard when it is
         multicast that does not arrive.
         """
@@ -192,7 +192,7 @@ class ReceiveProcess:
         self._send(Release(index, ok))
 
     def statistics(self) -> ReceiveStatistics:
-        """The counters of at most half a second ago; final after chunks() ended."""
+        """The counters of at most 0.1 s ago; final after chunks() ended."""
         return self._statistics
 
     def done(self, wait_s: float = 2) -> None:

@@ -24,7 +24,9 @@ from imager.transport.child import connection_of
 from imager.transport.endpoint import GroupReceiver
 from imager.transport.receive import AllReleased, HeldUp, ReceiveMessage, ReceiveSetup, Release, SayDone, SayLeave
 
-_STATISTICS_S = 0.5
+_STATISTICS_S = 0.1
+_BEHIND_S = 0.5
+"""Packets that overran the socket's buffer are told of so long."""
 _FEW_PACKETS = 132
 """A batch below this is followed by a short sleep: one turn of the loop then takes what would have cost several."""
 _GATHER_S = 0.0015
@@ -73,6 +75,7 @@ class ReceivingLoop:
         self._parent_gone = False
         self._statistics_at = 0.0
         self._overruns = 0
+        self._behind_until = 0.0
 
     def run(self) -> None:
         """Until the session is closed or the parent has gone; OSError when it went while it was told something."""
@@ -143,8 +146,10 @@ class ReceivingLoop:
         if finished or self._session.closed or now >= self._statistics_at:
             self._statistics_at = now + _STATISTICS_S
             overruns = self._group.overruns()
-            self._session.falls_behind = overruns != self._overruns
-            self._overruns = overruns
+            if overruns != self._overruns:
+                self._overruns = overruns
+                self._behind_until = now + _BEHIND_S
+            self._session.falls_behind = now < self._behind_until
             messages.insert(0, self._session.statistics())
         if finished:
             self._told_all = True

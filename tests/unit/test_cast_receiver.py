@@ -204,6 +204,21 @@ class TestData:
         shell.hear(packets(*range(260, 270)))
         assert (shell.session.report().free_slots, shell.session.report().holdup) == (1, Holdup.DISK)
 
+    def test_what_begins_or_ceases_to_hold_it_up_is_told_soon(self) -> None:
+        shell = Shell(slots=1)
+        shell.session.receive_datagram(an_ack(Kind.JOIN), 0.0)
+        shell.hear(packets(*range(0, 10)))
+
+        def statuses(first: float, end: float) -> list[tuple[float, Holdup]]:
+            times = np.arange(first, end, 0.01).round(2).tolist()
+            return [(t, m.report.holdup) for t in times for m in shell.said(t) if isinstance(m, Status)]
+
+        last, _ = statuses(0, 6)[-1]
+        shell.session.held_up(Holdup.DISK)
+        assert statuses(last + 0.02, last + 0.05) == [(round(last + 0.02, 2), Holdup.DISK)]
+        shell.session.held_up(Holdup.NONE)
+        assert statuses(last + 0.05, last + 0.08) == [(round(last + 0.05, 2), Holdup.NONE)]
+
     def test_packets_that_overran_the_socket_are_the_processors_fault(self) -> None:
         shell = Shell(slots=1)
         shell.session.held_up(Holdup.DISK)
