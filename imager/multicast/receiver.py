@@ -181,23 +181,21 @@ class ReceiverSession:
     def _take_fresh(
         self, index: IntArray, batch: "_Batch", take: "Callable[[IntArray, _Batch, float], None]", now: float
     ) -> None:
-        """Take those packets of a batch, at `index`, whose sequence was not taken yet."""
-        sequences = batch.sequences[index]
-        fresh = self._window.fresh(sequences)
-        if fresh is None:
-            take(index, batch, now)
-            return
-        self._rejected[Reject.REPEATED] += int(len(fresh) - np.count_nonzero(fresh))
-        index, sequences = index[fresh], sequences[fresh]
-        _, which, counts = np.unique(sequences, return_inverse=True, return_counts=True)
-        once = counts[which] == 1
-        if once.any():
-            take(index[once], batch, now)
-        for at in index[~once].tolist():  # the same sequence twice: whichever is not forged, but only one of them
-            if self._window.is_fresh(int(batch.sequences[at])):
-                take(np.array([at]), batch, now)
-            else:
-                self._rejected[Reject.REPEATED] += 1
+        """Take those packets of a batch, at `index`, whose sequence was not taken yet.
+
+        Of several with one sequence the first that is not forged: the next is looked at when those before were.
+        """
+        while len(index):
+            fresh = self._window.fresh(batch.sequences[index])
+            if fresh is None:
+                take(index, batch, now)
+                return
+            self._rejected[Reject.REPEATED] += int(len(fresh) - np.count_nonzero(fresh))
+            index = index[fresh]
+            first = np.sort(np.unique(batch.sequences[index], return_index=True)[1])
+            if len(first):
+                take(index[first], batch, now)
+            index = np.delete(index, first)
 
     def _take_source(self, index: IntArray, batch: "_Batch", now: float) -> None:
         numbers = batch.numbers[index]

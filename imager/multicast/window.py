@@ -29,13 +29,6 @@ class SequenceWindow:
         fresh: BoolArray = ~taken & (sequences >= oldest)
         return fresh
 
-    def is_fresh(self, sequence: int) -> bool:
-        """Whether one number was not taken yet."""
-        if sequence > self.highest:
-            return True
-        taken = bool(self._taken[sequence & (self.SIZE - 1)])
-        return not taken and sequence >= max(self._first, self.highest - self.SIZE + 1)
-
     def take(self, sequences: IntArray) -> None:
         """These were proven; they are fresh."""
         top = int(sequences.max())
