@@ -27,7 +27,7 @@ from imager.disk.scattered import ReadBuffer, clear_extents, write_extents
 from imager.errors import DiskError, TargetError
 from imager.image.chunks import hash_chunk
 from imager.image.manifest import Chunk, ImageKind, Manifest
-from imager.image.plan import build_bitmap, full_bitmap
+from imager.image.plan import build_bitmap
 
 OnProgress = Callable[[int, int], None]
 """(bytes done, bytes in all)"""
@@ -102,20 +102,23 @@ class DiskTarget:
     def scan(self, on_progress: OnProgress | None = None) -> bytes:
         """Hash what the disk holds now. Returns the bitmap of the chunks that it lacks (see imager.image.plan).
 
-        A disk that holds none of a sample is not read any further and lacks everything: a blank one, or another
-        system's. What it may hold all the same, one chunk in fifty and less, comes again.
+        A disk that holds none of a sample is blank or of another system and lacks all but zeros, of which alone
+        more is read. What it may hold all the same, one chunk in fifty and less, comes again.
         """
         chunks = self.manifest.chunks
-        total, done = self.manifest.used_bytes, 0
-        tell = on_progress or _nobody
+        total, tell = self.manifest.used_bytes, on_progress or _nobody
         lacking: list[int] = []
         with ThreadPoolExecutor(_SCAN_THREADS, "scan") as pool:
             try:
+                doubtful = list(range(len(chunks)))
                 sample = _sample(self.manifest)
                 if sample and not _any_holds(pool.map(self._holds, sample), lambda: tell(0, total)):
-                    return full_bitmap(len(chunks))
-                for first in range(0, len(chunks), _SCAN_BATCH):
-                    for i, holds in enumerate(pool.map(self._holds, chunks[first : first + _SCAN_BATCH]), first):
+                    lacking = [i for i in doubtful if not _is_zeros(chunks[i])]
+                    doubtful = [i for i in doubtful if _is_zeros(chunks[i])]
+                done = sum(chunks[i].raw_bytes for i in lacking)
+                for first in range(0, len(doubtful), _SCAN_BATCH):
+                    batch = doubtful[first : first + _SCAN_BATCH]
+                    for i, holds in zip(batch, pool.map(self._holds, [chunks[i] for i in batch]), strict=True):
                         if not holds:
                             lacking.append(i)
                         done += chunks[i].raw_bytes
@@ -147,7 +150,7 @@ class DiskTarget:
         return all(e.offset % sector == 0 and e.length % sector == 0 for e in chunk.extents)
 
     def _clear(self, chunk: Chunk) -> bool:
-        if not self._clears or chunk.hash != _hash_of_zeros(chunk.raw_bytes):
+        if not self._clears or not _is_zeros(chunk):
             return False
         self._clears = clear_extents(self._descriptor, str(self.device), chunk.extents)
         return self._clears
@@ -167,7 +170,7 @@ class DiskTarget:
     def read_back(self, chunk: Chunk) -> bool:
         """Whether the disk holds `chunk`, read from the disk and not from memory. Raises DiskError."""
         holds = self._holds(chunk)
-        if not holds and chunk.hash == _hash_of_zeros(chunk.raw_bytes):
+        if not holds and _is_zeros(chunk):
             self._clears = False  # a disk that cleared a range and does not give zeros: from now on they are written
         return holds
 
@@ -274,9 +277,13 @@ def _sample(manifest: Manifest) -> Sequence[Chunk]:
     zeros, which a blank disk holds too."""
     if len(manifest.chunks) < _SAMPLE_FROM:
         return ()
-    telling = [chunk for chunk in manifest.chunks if chunk.hash != _hash_of_zeros(chunk.raw_bytes)]
+    telling = [chunk for chunk in manifest.chunks if not _is_zeros(chunk)]
     chosen = random.Random(manifest.hash).sample(telling, min(_SAMPLE, len(telling)))
     return sorted(chosen, key=lambda chunk: chunk.window)  # a disk with heads goes over them once
+
+
+def _is_zeros(chunk: Chunk) -> bool:
+    return chunk.hash == _hash_of_zeros(chunk.raw_bytes)
 
 
 def _any_byte(raw: memoryview) -> bool:
@@ -284,6 +291,6 @@ def _any_byte(raw: memoryview) -> bool:
     return bool(np.frombuffer(raw[:whole], np.uint64).any()) or any(raw[whole:])
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def _hash_of_zeros(length: int) -> bytes:
     return hash_chunk(bytes(length))
