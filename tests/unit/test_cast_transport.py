@@ -247,6 +247,14 @@ class TestProcesses:
         with pytest.raises(ValueError, match="is possible"):
             CastProcess(Chunks(CHUNKS), address)
 
+    def test_numbers_are_given_once_and_end(self, start: Callable[..., CastProcess]) -> None:
+        process = start(Chunks(CHUNKS))
+        first, second = process.admit(), process.admit()
+        assert first.receiver != second.receiver and first.control_key != second.control_key
+        process._admitted = 65_535
+        with pytest.raises(CastError, match="start another"):
+            process.admit()
+
     @pytest.mark.root
     def test_an_answer_that_cannot_be_sent_does_not_make_the_sender_deaf(
         self, start: Callable[..., CastProcess]
