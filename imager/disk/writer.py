@@ -36,9 +36,12 @@ _DIRECT_BYTES = 64 << 10
 _REFUSED = frozenset({errno.EINVAL, errno.EOPNOTSUPP})
 """What a disk says to a direct write that it does not take as it is."""
 _SCAN_THREADS = 2
-_SAMPLE = 250
-"""A disk that holds one chunk in fifty shows it in so many with a probability of 99.4 %."""
-_SAMPLE_FROM = 8 * _SAMPLE
+_LARGEST_SAMPLE = 250
+"""Of a large image: a disk that holds one chunk in fifty shows it in so many with a probability of 99.4 %."""
+_SMALLEST_SAMPLE = 32
+"""A disk that holds a tenth of an image shows it in so many with a probability of 97 %."""
+_SAMPLED = 8
+"""One chunk of so many is in the sample."""
 _SCAN_BATCH = 256
 """Chunks that are handed to the threads at once: a disk of a million of them must not become a million futures."""
 
@@ -103,7 +106,7 @@ class DiskTarget:
         """Hash what the disk holds now. Returns the bitmap of the chunks that it lacks (see imager.image.plan).
 
         A disk that holds none of a sample is blank or of another system and lacks all but zeros, of which alone
-        more is read. What it may hold all the same, one chunk in fifty and less, comes again.
+        more is read. What it may hold all the same, a few chunks in a hundred, comes again.
         """
         chunks = self.manifest.chunks
         total, tell = self.manifest.used_bytes, on_progress or _nobody
@@ -275,10 +278,10 @@ def _nobody(done: int, total: int) -> None:
 def _sample(manifest: Manifest) -> Sequence[Chunk]:
     """Chunks to look at before the whole disk is read: none when the image is so small that it does not matter, and no
     zeros, which a blank disk holds too."""
-    if len(manifest.chunks) < _SAMPLE_FROM:
-        return ()
     telling = [chunk for chunk in manifest.chunks if not _is_zeros(chunk)]
-    chosen = random.Random(manifest.hash).sample(telling, min(_SAMPLE, len(telling)))
+    if len(telling) < _SMALLEST_SAMPLE * _SAMPLED:
+        return ()
+    chosen = random.Random(manifest.hash).sample(telling, min(_LARGEST_SAMPLE, len(telling) // _SAMPLED))
     return sorted(chosen, key=lambda chunk: chunk.window)  # a disk with heads goes over them once
 
 
