@@ -12,7 +12,17 @@ from collections.abc import Callable
 
 from imager.errors import ApplianceError
 from imager.wire import messages
-from imager.wire.messages import Admission, Inventory, Progress, Registration, Task, TaskResult, decode, encode
+from imager.wire.messages import (
+    Admission,
+    Inventory,
+    Progress,
+    ProgressAnswer,
+    Registration,
+    Task,
+    TaskResult,
+    decode,
+    encode,
+)
 
 REQUEST_TIMEOUT_S = 20.0
 """Of one request without an answer."""
@@ -67,10 +77,11 @@ class ApplianceClient:
         path = f"{messages.TASK}?wait={wait_s:g}"
         return decode(Task, self._authorised("GET", path, patience_s=None, timeout_s=wait_s + REQUEST_TIMEOUT_S))
 
-    def progress(self, task_id: int, progress: Progress) -> None:
+    def progress(self, task_id: int, progress: Progress) -> ProgressAnswer:
         """One heartbeat; not tried again, the next one says more."""
         path = messages.PROGRESS.format(task_id=task_id)
-        self._authorised("POST", path, encode(progress), patience_s=0, timeout_s=5)
+        answer = self._authorised("POST", path, encode(progress), patience_s=0, timeout_s=5)
+        return decode(ProgressAnswer, answer) if answer else ProgressAnswer()
 
     def result(self, task_id: int, result: TaskResult) -> None:
         """How the task ended. Returns only when the appliance knows, or no longer cares (TaskGone)."""
@@ -81,9 +92,14 @@ class ApplianceClient:
         return self._authorised("GET", messages.MANIFEST.format(task_id=task_id), timeout_s=120)
 
     def ready(self, task_id: int, bitmap: bytes) -> Admission:
-        """We lack what `bitmap` says: where it comes from."""
+        """We lack what `bitmap` says: where it comes from. Returns only when the appliance answered."""
         path = messages.READY.format(task_id=task_id)
-        return decode(Admission, self._authorised("POST", path, bitmap, kind=_BYTES))
+        return decode(Admission, self._authorised("POST", path, bitmap, kind=_BYTES, patience_s=None))
+
+    def chunk(self, task_id: int, chunk_hash: bytes) -> bytes:
+        """The stored bytes of one chunk of the image, not yet checked. Returns only when the appliance answered."""
+        path = messages.CHUNK.format(task_id=task_id, hash=chunk_hash.hex())
+        return self._authorised("GET", path, patience_s=None, timeout_s=60)
 
     def has_chunk(self, task_id: int, chunk_hash: bytes) -> bool:
         """Whether the appliance holds this chunk already."""

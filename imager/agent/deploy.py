@@ -1,14 +1,16 @@
 """One deployment on this machine: from the signed manifest to a disk that is proven to hold the image.
 
-The steps in order, each either done or the reason why not. What writes bytes is in intake.py, what comes after the
-image in imager.customise; a file image (WIM) goes the same way up to its volume (see volume.py).
+The steps in order, each either done or the reason why not. How the image comes here is in reception.py, what writes
+bytes in intake.py, what comes after the image in imager.customise; a file image (WIM) goes the same way up to its
+volume (see volume.py).
 """
 
 import os
 from pathlib import Path
 
-from imager.agent.intake import FileTarget, Target, take_in, workers_bytes
+from imager.agent.intake import FileTarget, Target
 from imager.agent.inventory import choose_disk, describe_size
+from imager.agent.reception import Counters, Reception
 from imager.agent.restart import boot_disk_next
 from imager.agent.tasks import TaskContext
 from imager.agent.volume import check_volume_target, make_volume, scratch_file
@@ -21,12 +23,11 @@ from imager.errors import ManifestError
 from imager.files.wim import apply_wim
 from imager.image.manifest import ImageKind, Manifest, parse_signed
 from imager.image.plan import parse_bitmap
-from imager.multicast.memory import DEFAULT_BYTES, SMALLEST_BYTES, divide_memory
-from imager.transport.receive import PreparedReceiver, ReceiveProcess
+from imager.multicast.memory import DEFAULT_BYTES, SMALLEST_BYTES
+from imager.transport.receive import PreparedReceiver
 from imager.wire.messages import DeployTask, Disk, Proof
 
 STEPS = ("preflight", "scan", "receive", "verify", "customise", "reboot")
-SENDER_TIMEOUT_S = 60
 
 
 class _SpareReceiver:
@@ -120,37 +121,13 @@ def _receive(
     target: Target,
     lacking: bytes,
     spare: _SpareReceiver,
-) -> tuple[int, int, int]:
-    """Received bytes, repair packets, lost packets."""
+) -> Counters:
     wanted = parse_bitmap(lacking, len(manifest.chunks))
     total = sum(manifest.chunks[i].raw_bytes for i in wanted)
     context.check_wanted()
     context.meter.begin("receive", total, len(wanted))
     context.say(f"the disk lacks {len(wanted)} of {len(manifest.chunks)} chunks ({describe_size(total)})")
-    cast = context.client.ready(context.task_id, lacking).cast
-    if cast is None:
-        return 0, 0, 0
-    process = ReceiveProcess(
-        cast,
-        context.link.address,
-        manifest.stored_lengths,
-        lacking,
-        memory=divide_memory(_memory_bytes(), workers_bytes(manifest)),
-        sender_timeout_s=SENDER_TIMEOUT_S,
-        prepared=spare.take(),
-    )
-    reason = "the agent failed"
-    try:
-        process.start()
-        take_in(process, manifest, target, context)
-        process.done()
-        counters = process.statistics()
-    except BaseException as error:
-        reason = str(error) or type(error).__name__
-        raise
-    finally:
-        process.stop(reason)
-    return counters.received_bytes, counters.repair_packets, counters.lost_packets
+    return Reception(context, manifest, target, wanted, _memory_bytes(), spare.take).run()
 
 
 def _memory_bytes() -> int:
@@ -160,19 +137,16 @@ def _memory_bytes() -> int:
     return max(SMALLEST_BYTES, min(DEFAULT_BYTES, memory // 3))
 
 
-def _proof(
-    context: TaskContext, manifest: Manifest, disk: Disk, lacking: bytes, counters: tuple[int, int, int]
-) -> Proof:
+def _proof(context: TaskContext, manifest: Manifest, disk: Disk, lacking: bytes, counters: Counters) -> Proof:
     wanted = len(parse_bitmap(lacking, len(manifest.chunks)))
-    received_bytes, repair_packets, lost_packets = counters
     return Proof(
         manifest_hash=manifest.hash.hex(),
         disk_serial=disk.serial,
         chunks_verified=len(manifest.chunks),
         chunks_skipped=len(manifest.chunks) - wanted,
-        received_bytes=received_bytes,
-        repair_packets=repair_packets,
-        lost_packets=lost_packets,
+        received_bytes=counters.received_bytes,
+        repair_packets=counters.repair_packets,
+        lost_packets=counters.lost_packets,
         phases_s={step: round(seconds, 2) for step, seconds in context.meter.phases().items()},
     )
 

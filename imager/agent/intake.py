@@ -132,4 +132,4 @@ def take_in(source: Source, manifest: Manifest, target: Target, context: TaskCon
 
     Raises DiskError, CastError, or TaskGone when the appliance ended the task; chunks that were taken stay.
     """
-    take_chunks(source, _Intake(manifest, target, context).make_take, context.check_wanted)
+    take_chunks(source, _Intake(manifest, target, context).make_take, context.check_cast)

@@ -21,7 +21,7 @@ from imager.agent.inventory import Link, describe_size, read_disks, read_invento
 from imager.agent.panel import PanelState, describe_duration
 from imager.agent.progress import Meter
 from imager.agent.tasks import TaskContext
-from imager.errors import ApplianceError, CastError, ImagerError
+from imager.errors import ApplianceError, ImagerError
 from imager.wire.messages import (
     After,
     Inventory,
@@ -41,10 +41,6 @@ RESTART_PAUSE_S = 3.0
 END_TAKES_S = 30.0
 """The kernel ends the machine meanwhile."""
 LOG_LINES_SENT = 40
-MOST_CASTS = 6
-"""Of one task: a sender that ended early was restarted with its appliance, more often than that it is no accident."""
-CAST_PAUSE_S = 2.0
-"""Before the task is asked for again, doubling each time: a room of machines asks at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +163,7 @@ class Agent:
         proof: Proof | None = None
         gone = False
         try:
-            proof = self._persist(task, context, work)
+            proof = work(task, context)
         except TaskGone as problem:
             gone, error = True, str(problem)
         except (ImagerError, OSError) as problem:
@@ -183,27 +179,6 @@ class Agent:
         self._tell(task, error, gone, proof)
         if not error:
             self._leave(after)
-
-    def _persist(
-        self, task: Task, context: TaskContext, work: Callable[[Task, TaskContext], Proof | None]
-    ) -> Proof | None:
-        """Do it. A cast that ended without its image goes on with the sender that the appliance has then: the disk
-        keeps what it got.
-        """
-        for cast in range(1, MOST_CASTS + 1):
-            try:
-                return work(task, context)
-            except CastError as problem:
-                if cast == MOST_CASTS:
-                    raise
-                self._console.say(f"{problem}; asking the appliance again")
-                self._pause(CAST_PAUSE_S * 2 ** (cast - 1))
-                context.check_wanted()
-            again = self._client.next_task(WAIT_S)
-            if again.id != task.id:
-                raise TaskGone("the appliance ended this task")
-            task = again
-        raise AssertionError("the last try returns or raises")
 
     def _tell(self, task: Task, error: str, gone: bool, proof: Proof | None) -> None:
         """The task's end, to the person before the machine and to the appliance."""
@@ -231,8 +206,11 @@ class Agent:
             progress = context.meter.snapshot()
             self._console.show_progress(progress, context.meter.phases())
             try:
-                self._client.progress(context.task_id, progress)
+                answer = self._client.progress(context.task_id, progress)
                 silent = False
+                # An answer that comes late may be about the cast before.
+                if answer.again and context.meter.snapshot().cast == progress.cast:
+                    context.cast_over.set()
             except TaskGone:
                 context.gone.set()
             except ImagerError as error:

@@ -25,6 +25,8 @@ class Meter:
         self._chunks_done = self._chunks_total = 0
         self._samples: deque[tuple[float, int]] = deque()
         self._phases: dict[str, float] = {}
+        self._cast = 0
+        self._note = ""
 
     def begin(self, step: str, total_bytes: int = 0, chunks_total: int = 0) -> None:
         """Start `step`; a step that is begun twice counts on."""
@@ -40,6 +42,16 @@ class Meter:
         with self._lock:
             self._done += count
             self._chunks_done += chunks
+
+    def listen(self, cast: int) -> None:
+        """The number of the cast that is listened to; 0: none."""
+        with self._lock:
+            self._cast = cast
+
+    def note(self, text: str) -> None:
+        """What is unusual now; empty: nothing."""
+        with self._lock:
+            self._note = text
 
     def set_done(self, done_bytes: int, total_bytes: int) -> None:
         """For steps that count for themselves."""
@@ -69,6 +81,8 @@ class Meter:
                 rate_bytes_s=max(0.0, round(rate, 1)),
                 chunks_done=self._chunks_done,
                 chunks_total=self._chunks_total,
+                cast=self._cast,
+                note=self._note,
             )
 
     def phases(self) -> dict[str, float]:

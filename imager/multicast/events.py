@@ -84,6 +84,24 @@ class ReceiverDone:
 class ReceiverFailed:
     receiver: int
     reason: str
+    is_final: bool = False
+    """It shall not come again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverDemoted:
+    """It is slow: it keeps what it gets, and is served when the others are done."""
+
+    receiver: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverCounts:
+    """One that was demoted has its turn, or keeps up again."""
+
+    receiver: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +125,20 @@ class SessionEnded:
     statistics: SenderStatistics
     error: str = ""
     """Why sending broke off; empty when it ended as it should."""
+    died: bool = False
+    """Its process ended without a word: another one may do better."""
 
 
 SenderEvent = (
-    ReceiverJoined | ReceiverProgress | ReceiverDone | ReceiverFailed | PhaseChanged | RateChanged | SessionEnded
+    ReceiverJoined
+    | ReceiverProgress
+    | ReceiverDone
+    | ReceiverFailed
+    | ReceiverDemoted
+    | ReceiverCounts
+    | PhaseChanged
+    | RateChanged
+    | SessionEnded
 )
 
 

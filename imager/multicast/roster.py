@@ -14,6 +14,8 @@ class Standing(StrEnum):
     EXPECTED = "expected"
     """Admitted, not heard of."""
     JOINED = "joined"
+    DEMOTED = "demoted"
+    """Slow: served when nobody else is waited for."""
     DONE = "done"
     FAILED = "failed"
 
@@ -52,8 +54,20 @@ class Roster:
         return self._members.get(receiver)
 
     def waited_for(self) -> list[int]:
-        """Receivers that are neither done nor failed."""
+        """Receivers that are neither done, failed nor demoted."""
         return [number for number, member in self._members.items() if self._counts(member)]
+
+    def restore_demoted(self, now: float) -> list[int]:
+        """All that are demoted are waited for again, and have the silence timeout from now."""
+        demoted = [number for number, member in self._members.items() if member.standing is Standing.DEMOTED]
+        for number in demoted:
+            self.restore(number, now)
+        return demoted
+
+    def restore(self, receiver: int, now: float) -> None:
+        """A demoted receiver is waited for again."""
+        member = self._members[receiver]
+        member.standing, member.heard_at = Standing.JOINED, now
 
     def silent(self, now: float) -> list[int]:
         """Receivers that are waited for and have said nothing for too long."""

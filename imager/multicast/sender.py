@@ -16,6 +16,8 @@ from imager.multicast.events import (
     PhaseChanged,
     RateChanged,
     RateReason,
+    ReceiverCounts,
+    ReceiverDemoted,
     ReceiverDone,
     ReceiverFailed,
     ReceiverJoined,
@@ -25,11 +27,12 @@ from imager.multicast.events import (
     SessionEnded,
 )
 from imager.multicast.layout import BoolArray, CastLayout
-from imager.multicast.pace import Pacer, burst_packets, max_burst
+from imager.multicast.pace import Pacer, burst_packets, frame_bytes, max_burst
 from imager.multicast.rate import START_BPS, RateControl
-from imager.multicast.repair import RepairQueue, RepairRun, Run, SourceRun
+from imager.multicast.repair import WHOLE_LACKING, RepairQueue, RepairRun, Run, SourceRun
 from imager.multicast.roster import Address, Member, Roster, Standing
 from imager.multicast.sequence import extend
+from imager.multicast.slow import SlowWatch, Verdict
 from imager.wire.packets import (
     DATA_HEADER,
     FROM_SENDER,
@@ -54,7 +57,7 @@ from imager.wire.packets import (
     parse_head,
 )
 from imager.wire.seal import AesGcm, ByteArray, Cipher, Sealer
-from imager.wire.session import HEADER_BYTES, Kind, Phase, Reject
+from imager.wire.session import HEADER_BYTES, Kind, Phase, Reject, SlowPolicy
 
 _REPAIR_AGE_S = 0.005
 """Repair symbols wait so long for company, to leave as one burst."""
@@ -90,6 +93,9 @@ class SenderSettings:
     max_bitrate_bps: float = 0
     start_bps: float = START_BPS
     nack_interval_s: float = 0.01
+    slow: SlowPolicy = SlowPolicy.WAIT
+    floor_bps: float = 0
+    """See SlowWatch."""
     is_held: bool = False
     """It does not end before let_end(), though nobody is waited for."""
     fec_share: float = 0.0
@@ -116,6 +122,7 @@ class SenderSession:
         chunk_packets = layout.symbol_count / max(1, layout.chunk_count)
         self._rate = RateControl(settings.max_bitrate_bps, settings.start_bps, layout.packet_bytes, chunk_packets)
         self._rate_told = (RateReason(), 0.0, now)  # why, bit/s, when
+        self._slow = SlowWatch(settings.slow, settings.floor_bps, frame_bytes(layout.packet_bytes))
         self._pacer = Pacer(layout.packet_bytes)
         self._events: list[SenderEvent] = []
         self._replies: list[tuple[bytes, Address]] = []
@@ -166,14 +173,18 @@ class SenderSession:
             self._enter(Phase.SENDING, now)
             self._end_if_nobody_waits(now)
 
-    def remove(self, receiver: int, reason: str, now: float) -> None:
-        """Fail a receiver."""
+    def remove(self, receiver: int, reason: str, now: float, is_final: bool = False) -> None:
+        """Fail a receiver. `is_final`: it shall not come again."""
         member = self._roster.get(receiver)
-        if member is not None and member.standing in (Standing.EXPECTED, Standing.JOINED):
+        if member is not None and member.standing in (Standing.EXPECTED, Standing.JOINED, Standing.DEMOTED):
             member.standing = Standing.FAILED
-            self._rate.forget(receiver)
-            self._events.append(ReceiverFailed(receiver, reason))
+            self._forget(receiver)
+            self._events.append(ReceiverFailed(receiver, reason, is_final))
             self._end_if_nobody_waits(now)
+
+    def limit(self, max_bitrate_bps: float) -> None:
+        """The highest rate from now on; 0: no limit."""
+        self._rate.limit(max_bitrate_bps)
 
     def let_end(self, now: float) -> None:
         """Nobody else will come: the session ends when nobody is waited for."""
@@ -217,7 +228,7 @@ class SenderSession:
             member.standing = Standing.JOINED
             self._events.append(ReceiverJoined(head.receiver, source[0]))
             self._beacon_at = now  # tells the joiner where the session is
-        self._handle(head.receiver, message, now)
+        self._handle(head.receiver, member, message, now)
 
     def _member_of(self, head: Head, source: Address) -> Member:
         """Who may have said this. Raises PacketError when nobody."""
@@ -241,11 +252,15 @@ class SenderSession:
         assert member.address is not None
         self._replies.append((member.cipher.seal(head, build_ack(Ack(kind, answer))), member.address))
 
-    def _handle(self, receiver: int, message: Control, now: float) -> None:
+    def _handle(self, receiver: int, member: Member, message: Control, now: float) -> None:
         match message:
             case Nack(report=report, records=records):
                 self._counts["nacks"] += 1
                 self._report(receiver, report, now, always=False)
+                if member.standing is Standing.DEMOTED:
+                    return
+                if not self._slow.counts(receiver):  # what it lacks by its slowness waits, as it does itself
+                    records = records[records["lacking"] <= WHOLE_LACKING]
                 frontier = self._frontier() if self.phase is not Phase.WAITING else 0
                 heard = min(extend(self._sequence, report.heard), self._sequence)
                 wrong = self._repairs.ask(records, heard, frontier, now)
@@ -261,7 +276,12 @@ class SenderSession:
                 pass
 
     def _report(self, receiver: int, report: Report, now: float, always: bool) -> None:
-        rate_bps = self._rate.report(receiver, report, self._sequence, now)
+        self._slow.report(receiver, report, now)
+        rate_bps = None
+        if self._slow.counts(receiver):
+            rate_bps = self._rate.report(receiver, report, self._sequence, now)
+        else:
+            self._rate.forget(receiver)
         if always:
             self._events.append(
                 ReceiverProgress(
@@ -280,9 +300,13 @@ class SenderSession:
         member = self._roster.get(receiver)
         assert member is not None
         member.standing = Standing.DONE
-        self._rate.forget(receiver)
+        self._forget(receiver)
         self._events.append(ReceiverDone(receiver))
         self._end_if_nobody_waits(now)
+
+    def _forget(self, receiver: int) -> None:
+        self._rate.forget(receiver)
+        self._slow.forget(receiver)
 
     def replies(self) -> list[tuple[bytes, Address]]:
         """Unicast answers to send."""
@@ -439,15 +463,34 @@ class SenderSession:
             silence = self._roster.next_silence()
             if silence is not None:
                 times.append(silence)
+            times.append(self._slow.next_look())
             if self.phase is Phase.SENDING or self._repairs.row_count or self._repairs.whole_count:
                 times.append(self._pacer.due())
         return min(times)
 
     def handle_timeout(self, now: float) -> None:
-        """Fail those who have been silent too long; call it when next_timeout() has come."""
+        """Fail those who have been silent too long, judge who is slow; call it when next_timeout() has come."""
         if self.phase in (Phase.SENDING, Phase.REPAIRING):
             for receiver in self._roster.silent(now):
                 self.remove(receiver, f"silent for {self._settings.silence_timeout_s:g} s", now)
+            for verdict in self._slow.look(now):
+                self._take_verdict(verdict, now)
+
+    def _take_verdict(self, verdict: Verdict, now: float) -> None:
+        receiver, reason = verdict.receiver, verdict.reason
+        member = self._roster.get(receiver)
+        if member is None or member.standing not in (Standing.JOINED, Standing.DEMOTED):
+            return
+        if not verdict.is_slow:
+            self._roster.restore(receiver, now)
+            self._events.append(ReceiverCounts(receiver, reason))
+        elif self._settings.slow is SlowPolicy.FAIL:
+            self.remove(receiver, f"too slow: {reason}", now, is_final=True)
+        else:
+            member.standing = Standing.DEMOTED
+            self._rate.forget(receiver)
+            self._events.append(ReceiverDemoted(receiver, reason))
+            self._end_if_nobody_waits(now)
 
     def events(self) -> list[SenderEvent]:
         events, self._events = self._events, []
@@ -475,7 +518,14 @@ class SenderSession:
         self._events.append(PhaseChanged(phase))
 
     def _end_if_nobody_waits(self, now: float) -> None:
-        if self.phase in (Phase.SENDING, Phase.REPAIRING) and not (self._is_held or self._roster.waited_for()):
+        """First it is the turn of those who were too slow for the others."""
+        if self.phase not in (Phase.SENDING, Phase.REPAIRING) or self._roster.waited_for():
+            return
+        demoted = self._roster.restore_demoted(now)
+        if demoted:
+            self._slow.pardon_all(now)
+            self._events += [ReceiverCounts(receiver, "the others are done") for receiver in demoted]
+        elif not self._is_held:
             self._enter(Phase.ENDED, now)
 
     def _close(self, now: float) -> None:

@@ -31,7 +31,7 @@ from imager.multicast.payload import PayloadFiller
 from imager.multicast.receiver import ReceiverSession, ReceiverSettings
 from imager.multicast.sender import Burst, SenderSession, SenderSettings
 from imager.wire.seal import ByteArray, Unsealed
-from imager.wire.session import KEY_BYTES, PACKET_BYTES, SYMBOL_BYTES, Holdup, Phase
+from imager.wire.session import KEY_BYTES, PACKET_BYTES, SYMBOL_BYTES, Holdup, Phase, SlowPolicy
 
 _SESSION = 0x5EED
 _KEY = bytes(KEY_BYTES)
@@ -86,6 +86,8 @@ class Scenario:
     """When the sender dies, and when a new one goes on."""
     wanted: dict[int, tuple[int, ...]] = field(default_factory=dict)
     """Chunks that a receiver wants; all when it is not named."""
+    slow: SlowPolicy = SlowPolicy.WAIT
+    floor_bps: float = 0
     silence_timeout_s: float = 2
     sender_timeout_s: float = 5
     begins_at: float = 0.02
@@ -235,7 +237,14 @@ class Simulation:
         planned = np.zeros(self._layout.chunk_count, np.bool_)
         for machine in machines:
             planned |= self._lacks(machine)
-        settings = SenderSettings(self._session, _KEY, scenario.silence_timeout_s, scenario.max_bitrate_bps)
+        settings = SenderSettings(
+            self._session,
+            _KEY,
+            scenario.silence_timeout_s,
+            scenario.max_bitrate_bps,
+            slow=scenario.slow,
+            floor_bps=scenario.floor_bps,
+        )
         self._sender = sender = SenderSession(self._layout, settings, planned, self._now, Unsealed)
         for machine in machines:
             self._admit(machine)

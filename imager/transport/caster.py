@@ -16,7 +16,7 @@ from imager.errors import CastError
 from imager.multicast.events import SenderEvent, SenderStatistics, SessionEnded
 from imager.transport.child import Child
 from imager.wire.messages import CastAddress
-from imager.wire.session import KEY_BYTES, MAX_RECEIVER, PACKET_BYTES, PACKET_BYTES_RANGE
+from imager.wire.session import KEY_BYTES, MAX_RECEIVER, PACKET_BYTES, PACKET_BYTES_RANGE, SlowPolicy
 
 _ENDED_UNEXPECTEDLY = "the sending process ended unexpectedly; its last lines are on standard error"
 
@@ -63,6 +63,9 @@ class SenderOptions:
     """Routers that the packets may pass, and one."""
     fec_share: float = 0.0
     """Repair symbols that are sent unasked, as a share of the source's, in 0..MAX_FEC_SHARE."""
+    slow: SlowPolicy = SlowPolicy.WAIT
+    floor_bps: int = 0
+    """What a receiver must take in not to be slow; 0: nearly what the others take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,11 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    max_bitrate_bps: int
+
+
+@dataclass(frozen=True, slots=True)
 class LetEnd:
     pass
 
@@ -112,7 +120,7 @@ class Stop:
     pass
 
 
-SenderCommand = Admit | Begin | Remove | LetEnd | Stop
+SenderCommand = Admit | Begin | Remove | Limit | LetEnd | Stop
 
 
 class CastProcess:
@@ -164,12 +172,17 @@ class CastProcess:
         try:
             ready = self._connection.recv()
         except (EOFError, ConnectionError):
-            ready = SessionEnded(SenderStatistics(), _ENDED_UNEXPECTEDLY)
+            ready = SessionEnded(SenderStatistics(), _ENDED_UNEXPECTEDLY, died=True)
         if isinstance(ready, SessionEnded):
             self.stop()
             raise CastError(ready.error)
         assert isinstance(ready, SenderReady)
         self.control_port = ready.control_port
+
+    @property
+    def session(self) -> int:
+        """The number in every packet."""
+        return self._address.session
 
     @property
     def _connection(self) -> Connection:
@@ -190,7 +203,7 @@ class CastProcess:
                 found.append(event)
         except (EOFError, ConnectionError):
             self._ended = True
-            found.append(SessionEnded(SenderStatistics(), _ENDED_UNEXPECTEDLY))
+            found.append(SessionEnded(SenderStatistics(), _ENDED_UNEXPECTEDLY, died=True))
         return found
 
     def admit(self, wanted: bytes | None = None) -> CastAddress:
@@ -220,6 +233,10 @@ class CastProcess:
     def begin(self) -> None:
         """Start the first pass. The session ends by itself when every admitted receiver is done or failed."""
         self._command(Begin())
+
+    def limit(self, max_bitrate_bps: int) -> None:
+        """The highest rate from now on, bits of Ethernet frames a second; 0: no limit."""
+        self._command(Limit(max_bitrate_bps))
 
     def let_end(self) -> None:
         """Nobody else will be admitted."""

@@ -61,8 +61,11 @@ def local_address(interface: str | None, peer: str = DISCOVERY_GROUP) -> str:
 class Finder:
     """Looks for a sender that can be used."""
 
-    def __init__(self, key: bytes | None, max_wait_s: float, tell: Callable[[str], None]) -> None:
-        """`max_wait_s`: 0, as long as it takes. `tell` gets why a sender could not be used, once a reason."""
+    def __init__(self, key: bytes | None, max_wait_s: float, tell: Callable[[str], None], root: str = "") -> None:
+        """`max_wait_s`: 0, as long as it takes. `tell` gets why a sender could not be used, once a reason. `root`: of
+        the only file that will do; empty: any.
+        """
+        self._root = root
         self._key = key
         self._max_wait_s = max_wait_s
         self._end = time.monotonic() + max_wait_s if max_wait_s else math.inf
@@ -111,7 +114,10 @@ class Finder:
     def _fetch(self, sender: str, port: int) -> Found | None:
         try:
             within_s = min(_CATALOGUE_S, max(0.01, self._end - time.monotonic()))
-            return sender, port, *fetch_catalogue(sender, port, within_s, self._key)
+            catalogue, hashes = fetch_catalogue(sender, port, within_s, self._key)
+            if self._root not in ("", catalogue.root):
+                raise CastError(f"{sender} sends another file")
+            return sender, port, catalogue, hashes
         except CastError as error:
             self._failure = error
             if len(self._told) < _MOST_FAILED and str(error) not in self._told:

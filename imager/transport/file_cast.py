@@ -9,7 +9,7 @@ from imager.multicast.memory import DEFAULT_BYTES
 from imager.transport.discovery import DEFAULT_PORT
 from imager.transport.interfaces import USUAL_MTU
 from imager.wire.preshared import KEY_RANGE
-from imager.wire.session import SYMBOL_BYTES
+from imager.wire.session import SYMBOL_BYTES, SlowPolicy
 
 STREAM = Path("-")
 """Standard input as what is sent, standard output as where it goes."""
@@ -96,6 +96,9 @@ class SendOptions:
     """Longest packets on the way to all receivers; the interface's own MTU bounds them too."""
     fec_share: float = 0.0
     """Repair symbols that are sent unasked, as a share of the file's."""
+    slow: SlowPolicy = SlowPolicy.DEMOTE
+    floor_bps: int = 0
+    """What a receiver must take in not to be slow; 0: nearly what the others take."""
     silence_timeout_s: float = 30
     key: bytes | None = field(default=None, repr=False)
     """Pre-shared: who has it not is given nothing."""

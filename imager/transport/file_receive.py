@@ -10,10 +10,12 @@ from pathlib import Path
 from blake3 import blake3
 
 from imager.errors import CastError, GroupUnheard, TargetError
+from imager.multicast.events import ReceiveStatistics
 from imager.multicast.memory import divide_memory
 from imager.transport.catalogue import Catalogue, ChunkConnection, stored_lengths
 from imager.transport.discovery import (
     Finder,
+    Found,
     local_address,
 )
 from imager.transport.file_cast import (
@@ -31,6 +33,8 @@ from imager.transport.receive import PreparedReceiver, ReceivedChunk, ReceivePro
 from imager.transport.workers import Storing, Take, take_chunks
 
 _WORKERS = 2
+_SILENT_S = 6.0
+"""Of a sender that has sent: then another sender of the file is looked for, and this one, should it be back."""
 _MAX_WRONG = 5
 """A chunk that arrives wrong so often is wrong at its source."""
 
@@ -61,52 +65,71 @@ class _Receiving:
         self._options = options
         self._tell = tell
         self._note = note
+        self._address = ""
+        self._prepared: PreparedReceiver | None = None
+        self._counted: list[ReceiveStatistics] = []
+        """Of each cast."""
 
     def run(self) -> ReceiveResult:
         options = self._options
         with contextlib.ExitStack() as stack:
-            prepared = PreparedReceiver()  # comes up while we wait for a sender
-            stack.callback(prepared.close)
+            self._prepared = PreparedReceiver()  # comes up while we wait for a sender
+            stack.callback(self._close_prepared)
             self._tell(FileCastProgress("discover", 0, 0))
-            finder = Finder(options.key, options.max_wait_s, lambda text: self._note(FileCastNote("passed over", text)))
-            if options.sender is None:
-                address = local_address(options.interface)
-                sender, port, catalogue, hashes = finder.listen(address, options.port)
-            else:
-                address = local_address(options.interface, options.sender)
-                sender, port, catalogue, hashes = finder.ask(options.sender, options.port)
+            sender, port, catalogue, hashes = self._find(options.max_wait_s)
             began_s = time.monotonic()
             sink = self._sink(stack, catalogue)
             taking = _Taking(sink, catalogue, hashes, self._tell)
-            cast = dataclasses.replace(catalogue.cast, sender=sender)
-            process = ReceiveProcess(
-                cast,
-                address,
-                stored_lengths(catalogue.file_bytes, catalogue.chunk_bytes),
-                memory=divide_memory(options.memory_bytes),
-                sender_timeout_s=options.sender_timeout_s,
-                prepared=prepared,
-            )
-            unheard = "its sender casts nothing" if catalogue.unicast else ""
-            try:
-                if not unheard:
-                    unheard = self._by_cast(process, sink, taking)
-                if unheard:
-                    self._note(FileCastNote("unicast", f"{unheard}: the file is fetched from {sender} by TCP"))
-                    self._by_tcp(sender, port, catalogue, sink, taking)
-            finally:
-                process.stop()
+            unheard = self._until_whole(sender, port, catalogue, sink, taking)
             sink.drain()
-            counters = process.statistics()
+            counted = self._counted
             return ReceiveResult(
                 self._output,
                 catalogue.file_bytes,
                 time.monotonic() - began_s,
-                counters.received_bytes,
-                counters.repair_packets,
-                counters.lost_packets,
+                sum(each.received_bytes for each in counted),
+                sum(each.repair_packets for each in counted),
+                sum(each.lost_packets for each in counted),
                 unheard,
             )
+
+    def _find(self, max_wait_s: float, root: str = "") -> Found:
+        """A sender; with a `root`, one of the file that has it."""
+        options = self._options
+        finder = Finder(options.key, max_wait_s, lambda text: self._note(FileCastNote("passed over", text)), root)
+        if options.sender is None:
+            self._address = local_address(options.interface)
+            return finder.listen(self._address, options.port)
+        self._address = local_address(options.interface, options.sender)
+        return finder.ask(options.sender, options.port)
+
+    def _until_whole(self, sender: str, port: int, catalogue: Catalogue, sink: Sink, taking: "_Taking") -> str:
+        """Receive from one sender of the file after the other; why multicast did not bring it, if it did not.
+
+        A sender may be killed and started again, or the network be away: what was taken is not sent again.
+        """
+        while True:
+            unheard = "its sender casts nothing" if catalogue.unicast else ""
+            try:
+                if not unheard:
+                    unheard = self._by_cast(sender, catalogue, sink, taking)
+                if unheard:
+                    self._note(FileCastNote("unicast", f"{unheard}: the file is fetched from {sender} by TCP"))
+                    self._by_tcp(sender, port, catalogue, sink, taking)
+                return unheard
+            except SourceSpoilt:
+                raise
+            except CastError as error:
+                self._note(FileCastNote("waiting", f"{error}; waiting for a sender of the same file"))
+                self._tell(FileCastProgress("discover", taking.done_bytes, catalogue.file_bytes))
+                try:
+                    sender, port, catalogue, _ = self._find(self._options.sender_timeout_s, catalogue.root)
+                except CastError as none:
+                    raise CastError(f"{error}, and no sender of the same file came back: {none}") from error
+
+    def _close_prepared(self) -> None:
+        if self._prepared is not None:
+            self._prepared.close()
 
     def _sink(self, stack: contextlib.ExitStack, catalogue: Catalogue) -> Sink:
         if self._output != STREAM:
@@ -115,15 +138,29 @@ class _Receiving:
         spool = self._options.spool
         return stack.enter_context(StreamSink(stream, catalogue.file_bytes, catalogue.chunk_bytes, spool))
 
-    def _by_cast(self, process: ReceiveProcess, sink: Sink, taking: "_Taking") -> str:
+    def _by_cast(self, sender: str, catalogue: Catalogue, sink: Sink, taking: "_Taking") -> str:
         """Empty when everything came; else why nothing comes this way."""
-        process.start()
+        prepared, self._prepared = self._prepared, None
+        lengths = stored_lengths(catalogue.file_bytes, catalogue.chunk_bytes)
+        process = ReceiveProcess(
+            dataclasses.replace(catalogue.cast, sender=sender),
+            self._address,
+            lengths,
+            taking.wanted(),
+            memory=divide_memory(self._options.memory_bytes),
+            sender_timeout_s=min(_SILENT_S, self._options.sender_timeout_s),
+            prepared=prepared,
+        )
         try:
+            process.start()
             take_chunks(process, taking.make_take, workers=_WORKERS)
+            sink.publish()
+            process.done()
         except GroupUnheard as error:
             return str(error)
-        sink.publish()
-        process.done()
+        finally:
+            process.stop()
+            self._counted.append(process.statistics())
         return ""
 
     @staticmethod
@@ -135,6 +172,10 @@ class _Receiving:
                     pass
             sink.publish()
             connection.say_done()
+
+
+class SourceSpoilt(CastError):
+    """What a sender sends is not what its catalogue says: waiting for it again is useless."""
 
 
 class _Taking:
@@ -149,6 +190,18 @@ class _Taking:
         self._done = 0
         self._taken: set[int] = set()
         self._wrong: dict[int, int] = {}
+
+    @property
+    def done_bytes(self) -> int:
+        return self._done
+
+    def wanted(self) -> bytes | None:
+        """A bitmap of what is lacking; None: everything."""
+        if not self._taken:
+            return None
+        from imager.image.plan import build_bitmap  # numpy: this program starts without it
+
+        return build_bitmap(self.lacking(), len(self._hashes))
 
     def lacking(self) -> list[int]:
         return [index for index in range(len(self._hashes)) if index not in self._taken]
@@ -172,6 +225,6 @@ class _Taking:
         with self._lock:
             self._wrong[index] = wrong = self._wrong.get(index, 0) + 1
         if wrong >= _MAX_WRONG:
-            raise CastError(
+            raise SourceSpoilt(
                 f"chunk {index} of {self._catalogue.name} came {_MAX_WRONG} times with a wrong hash; send it anew"
             )

@@ -14,6 +14,8 @@ from blake3 import blake3
 from imager.errors import CastError, SourceError
 from imager.multicast.events import (
     PhaseChanged,
+    ReceiverCounts,
+    ReceiverDemoted,
     ReceiverDone,
     ReceiverFailed,
     ReceiverJoined,
@@ -86,6 +88,8 @@ class _Party:
     lost: set[int] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     """Reasons, by address."""
+    refused: set[str] = field(default_factory=set)
+    """Addresses whose receivers shall not come again."""
     unicast: set[int] = field(default_factory=set)
     """Are being served by TCP."""
     by_tcp: set[int] = field(default_factory=set)
@@ -123,7 +127,12 @@ class _Sending:
         session = secrets.randbits(32)
         self._cast = SenderAddress(session, group, options.port + 1, self._address, packet_bytes=packet_bytes)
         sender_options = SenderOptions(
-            options.max_bitrate_bps, options.silence_timeout_s, options.ttl, options.fec_share
+            options.max_bitrate_bps,
+            options.silence_timeout_s,
+            options.ttl,
+            options.fec_share,
+            options.slow,
+            options.floor_bps,
         )
         self._process = None if options.unicast else CastProcess(self._source, self._cast, sender_options)
         self._party = _Party()
@@ -181,6 +190,8 @@ class _Sending:
 
     def offer(self, peer: str) -> Catalogue:
         with self._lock:
+            if peer in self._party.refused:
+                raise CastError(f"{peer} was too slow")
             cast = self._number_only() if self._process is None else self._process.admit()
             self._party.addresses[cast.receiver] = peer
             self._party.keys[cast.receiver] = bytes.fromhex(cast.control_key)
@@ -321,7 +332,13 @@ class _Sending:
             case ReceiverDone(receiver=receiver):
                 party.ended_s = time.monotonic()
                 self._finish(receiver)
-            case ReceiverFailed(receiver=receiver, reason=reason):
+            case ReceiverDemoted(receiver=receiver, reason=reason):
+                self._note("slow", receiver, f"is slow, and gets the rest after the others: {reason}")
+            case ReceiverCounts(receiver=receiver, reason=reason):
+                self._note("counts", receiver, f"is served like the others: {reason}")
+            case ReceiverFailed(receiver=receiver, reason=reason, is_final=is_final):
+                if is_final:
+                    party.refused.add(party.addresses[receiver])
                 if receiver not in party.by_tcp | party.done:
                     party.joined.discard(receiver)
                     party.chunks_done.pop(receiver, None)

@@ -18,7 +18,7 @@ from imager.multicast.events import SenderEvent, SenderStatistics, SessionEnded
 from imager.multicast.layout import CastLayout, unpack_wanted
 from imager.multicast.payload import PayloadFiller
 from imager.multicast.sender import SenderSession, SenderSettings
-from imager.transport.caster import Admit, Begin, LetEnd, Remove, SenderCommand, SenderReady, SenderSetup, Stop
+from imager.transport.caster import Admit, Begin, LetEnd, Limit, Remove, SenderCommand, SenderReady, SenderSetup, Stop
 from imager.transport.child import connection_of
 from imager.transport.endpoint import GroupSender, open_control
 from imager.wire.session import PACKET_BYTES_RANGE, Phase
@@ -47,6 +47,8 @@ class SendingLoop:
             setup.cast_key,
             options.silence_timeout_s,
             options.max_bitrate_bps,
+            slow=options.slow,
+            floor_bps=options.floor_bps,
             is_held=setup.is_held,
             fec_share=options.fec_share,
         )
@@ -144,6 +146,8 @@ class SendingLoop:
                 session.begin(now)
             case Remove(receiver=receiver, reason=reason):
                 session.remove(receiver, reason, now)
+            case Limit(max_bitrate_bps=max_bitrate_bps):
+                session.limit(max_bitrate_bps)
             case LetEnd():
                 session.let_end(now)
             case Stop():

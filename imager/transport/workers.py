@@ -44,8 +44,8 @@ def take_chunks(
     """Take in every chunk that `source` hands out.
 
     `make_take` is called in each worker's thread, for what only that thread uses. `check` is called before each chunk
-    and ends it all by raising. Raises what a worker raised first, or CastError when the session was lost; chunks that
-    were taken stay.
+    and twice a second, and ends it all by raising. Raises what a worker raised first, or CastError when the session was
+    lost; chunks that were taken stay.
     """
     _Crew(source, make_take, workers).run(check)
 
@@ -69,7 +69,7 @@ class _Crew:
             thread.start()
         lost: CastError | None = None
         try:
-            for received in self._source.chunks(self._holdup):
+            for received in self._source.chunks(lambda: self._holdup(check)):
                 check()
                 if self._error is not None:
                     break
@@ -121,6 +121,7 @@ class _Crew:
         with self._lock:
             self._effort.enter(number, stage, time.monotonic(), time.thread_time())
 
-    def _holdup(self) -> Holdup:
+    def _holdup(self, check: Callable[[], None]) -> Holdup:
+        check()
         with self._lock:
             return self._effort.holdup(time.monotonic())

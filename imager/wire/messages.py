@@ -21,7 +21,8 @@ REGISTER = "/agent/v1/register"
 TASK = "/agent/v1/task"
 """GET `?wait=SECONDS`, answered by Task; kind `wait` when nothing came in that time."""
 PROGRESS = "/agent/v1/tasks/{task_id}/progress"
-"""POST Progress, answered by 204; 410 when the task was cancelled and the agent must stop it."""
+"""POST Progress, answered by 204, or by ProgressAnswer when there is something to do; 410 when the task was cancelled
+and the agent must stop it."""
 RESULT = "/agent/v1/tasks/{task_id}/result"
 """POST TaskResult, answered by 204."""
 MANIFEST = "/agent/v1/tasks/{task_id}/manifest"
@@ -30,7 +31,8 @@ READY = "/agent/v1/tasks/{task_id}/ready"
 """POST a bitmap (application/octet-stream): bit i, most significant first, is set when chunk i is lacking;
 answered by Admission. Who says it again, with what it lacks by then, is admitted anew."""
 CHUNK = "/agent/v1/tasks/{task_id}/chunks/{hash}"
-"""HEAD: 200 when the appliance holds this chunk, else 404. PUT the compressed chunk: 204."""
+"""Of a deployment: GET the stored chunk. Of a capture: HEAD: 200 when the appliance holds this chunk, else 404; PUT the
+compressed chunk: 204."""
 PUBLISH = "/agent/v1/tasks/{task_id}/publish"
 """POST the unsigned manifest; the appliance checks that it holds every chunk, signs, and publishes; 204."""
 
@@ -149,6 +151,10 @@ class Admission:
 
     cast: CastAddress | None = None
     """Where the lacking chunks come from; None when none is lacking."""
+    unicast: bool = False
+    """There is no cast for this machine: it fetches its chunks."""
+    reason: str = ""
+    """Of an unusual way, for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +214,18 @@ class Progress:
     rate_bytes_s: float
     chunks_done: int = 0
     chunks_total: int = 0
+    cast: int = 0
+    """The number of the cast that it listens to; 0: none."""
+    note: str = ""
+    """What is unusual, for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressAnswer:
+    """What the appliance says to a heartbeat."""
+
+    again: bool = False
+    """The cast that the machine listens to is over, or not of this appliance: it says READY again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,16 @@ class Holdup(IntEnum):
     PROCESSOR = 2
 
 
+class SlowPolicy(StrEnum):
+    """What becomes of a machine that is slower than the others."""
+
+    WAIT = "wait"
+    """All go as fast as the slowest."""
+    DEMOTE = "demote"
+    """It keeps what it gets, and is given the rest when the others are done."""
+    FAIL = "fail"
+
+
 class Reject(StrEnum):
     """Why a datagram was counted and dropped."""
 

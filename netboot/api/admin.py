@@ -177,6 +177,8 @@ def build_admin_app(
             min_receivers=request.min_receivers,
             max_wait_s=max_wait_s() if request.max_wait_s is None else request.max_wait_s,
             max_bitrate_bps=request.max_bitrate_bps,
+            slow=request.slow,
+            floor_bps=request.floor_bps,
             after=request.after,
         )
         session, _ = await orders.deploy(order)

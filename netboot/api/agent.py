@@ -94,8 +94,8 @@ def build_agent_app(agents: Agents, boot: BootTree) -> FastAPI:
     @app.post(PROGRESS)
     async def progress(request: Request, machine: Machine, task_id: TaskId) -> Response:
         body = await read_body(request, LARGEST_PROGRESS_BYTES)
-        await agents.progress(machine, task_id, check_progress(decode(Progress, body)), _peer(request))
-        return Response(status_code=204)
+        answer = await agents.progress(machine, task_id, check_progress(decode(Progress, body)), _peer(request))
+        return Response(encode(answer), media_type=JSON) if answer.again else Response(status_code=204)
 
     @app.post(RESULT)
     async def result(request: Request, machine: Machine, task_id: TaskId) -> Response:
@@ -118,6 +118,10 @@ def build_agent_app(agents: Agents, boot: BootTree) -> FastAPI:
     async def has_chunk(machine: Machine, task_id: TaskId, hash: str) -> Response:
         held = await agents.has_chunk(machine, task_id, _chunk_hash(hash))
         return Response(status_code=200 if held else 404)
+
+    @app.get(CHUNK)
+    async def get_chunk(machine: Machine, task_id: TaskId, hash: str) -> Response:
+        return Response(await agents.chunk(machine, task_id, _chunk_hash(hash)), media_type=BYTES)
 
     @app.put(CHUNK)
     async def put_chunk(request: Request, machine: Machine, task_id: TaskId, hash: str) -> Response:

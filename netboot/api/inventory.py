@@ -55,11 +55,11 @@ def check_inventory(inventory: Inventory) -> Inventory:
 
 def check_progress(progress: Progress) -> Progress:
     """The progress, its step cleaned, when it can be shown."""
-    for field in ("done_bytes", "total_bytes", "chunks_done", "chunks_total"):
+    for field in ("done_bytes", "total_bytes", "chunks_done", "chunks_total", "cast"):
         _count(getattr(progress, field), field)
     _seconds(progress.rate_bytes_s, "rate_bytes_s")
     rate = progress.rate_bytes_s if progress.rate_bytes_s >= SLOWEST_BYTES_S else 0.0
-    return replace(progress, step=clean(progress.step, 64), rate_bytes_s=rate)
+    return replace(progress, step=clean(progress.step, 64), note=clean(progress.note), rate_bytes_s=rate)
 
 
 def check_result(result: TaskResult) -> TaskResult:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from imager.wire.messages import After
+from imager.wire.session import SlowPolicy
 
 MOST_TARGETS = 10_000
 MOST_BPS = 10**12
@@ -49,6 +50,10 @@ class DeployRequest(_Request):
     min_receivers: Annotated[int, Field(ge=0, le=MOST_TARGETS)] = 0
     max_wait_s: Annotated[float, Field(ge=0, le=86400)] | None = None
     max_bitrate_bps: Annotated[int, Field(ge=0, le=MOST_BPS)] = 0
+    slow: SlowPolicy = SlowPolicy.DEMOTE
+    """What becomes of machines that are slower than the others."""
+    floor_bps: Annotated[int, Field(ge=0, le=MOST_BPS)] = 0
+    """Below it a machine is slow; 0: when it takes much less than the others."""
     after: After = After.REBOOT
 
 

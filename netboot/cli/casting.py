@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from netboot.cli.options import Floor, Slow
+
 Interface = Annotated[
     str | None, typer.Option("--interface", "-i", metavar="IF", help="Network interface (default: that of the route).")
 ]
@@ -69,6 +71,8 @@ def register(app: typer.Typer) -> None:
                 help="Repair data sent unasked, beside what is asked for (default: none).",
             ),
         ] = 0,
+        slow: Slow = "demote",
+        floor: Floor = None,
         key: Key = None,
         unicast: Annotated[
             bool, typer.Option("--unicast", help="Cast nothing: for a network that carries no multicast.")
@@ -82,6 +86,7 @@ def register(app: typer.Typer) -> None:
         from imager.transport.file_send import send_file
         from netboot.cli.bitrate import bitrate_option
         from netboot.cli.file_progress import file_progress, json_line
+        from netboot.cli.options import slow_option
 
         options = SendOptions(
             interface=interface,
@@ -93,6 +98,8 @@ def register(app: typer.Typer) -> None:
             ttl=ttl,
             mtu=mtu,
             fec_share=fec / 100,
+            slow=slow_option(slow),
+            floor_bps=bitrate_option(floor),
             key=None if key is None else read_key(key),
             unicast=unicast,
             spool=spool,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from netboot.cli.options import Json, Socket, split_image
+from netboot.cli.options import Floor, Json, Slow, Socket, slow_option, split_image
 
 SessionId = Annotated[int | None, typer.Argument(metavar="[SESSION]", min=1, help="The latest when none is named.")]
 
@@ -34,6 +34,8 @@ def register(app: typer.Typer) -> None:
         max_bitrate: Annotated[
             str | None, typer.Option(metavar="RATE", help="Bits a second at most: 900m, 2.5g (default: no limit).")
         ] = None,
+        slow: Slow = "demote",
+        floor: Floor = None,
         after: Annotated[
             str, typer.Option(metavar="reboot|poweroff|stay", help="What each machine does then.")
         ] = "reboot",
@@ -57,6 +59,8 @@ def register(app: typer.Typer) -> None:
             "min_receivers": min_receivers,
             "max_wait_s": max_wait,
             "max_bitrate_bps": bitrate_option(max_bitrate),
+            "slow": slow_option(slow),
+            "floor_bps": bitrate_option(floor),
             "after": after,
         }
         with ApplianceClient(socket) as appliance:

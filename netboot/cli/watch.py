@@ -101,7 +101,7 @@ def _tasks_table(tasks: Iterable[dict[str, Any]]) -> Table:
                 _bar(share, COLOURS.get(task["state"], "")),
                 f"{100 * share:3.0f} %",
                 rate_text(rate) if step == "receive" or not rate else f"{bytes_text(rate)}/s",
-                left or quiet,
+                (progress["note"] if progress and running else "") or left or quiet,
                 task["lost_packets"] or "",
             )
         )

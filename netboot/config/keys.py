@@ -251,6 +251,14 @@ KEYS = (
         f"First of {CONTROL_PORTS} UDP ports where sessions hear the machines.",
     ),
     Key(
+        "max-bitrate",
+        "max_bitrate_bps",
+        values.bitrate,
+        'max-bitrate = "900m"',
+        "Bits a second at most, of all sessions together; they share it fairly. 0: no limit.",
+        live=True,
+    ),
+    Key(
         "silence-s",
         "silence_s",
         values.number(5, 86400, float),

@@ -98,6 +98,8 @@ class Settings:
     """Each session takes a group of its own in it."""
     data_port_base: int = 7400
     control_port_base: int = CONTROL_PORT_BASE
+    max_bitrate_bps: int = 0
+    """Of all sessions together; 0: no limit."""
     silence_s: float = 300.0
     """A running machine that says nothing for longer has failed. One that lost its power needs some minutes to be back:
     self-test, network boot, loading the agent; then it goes on where its disk is."""

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
+from netboot.bitrate import parse_bitrate
 from netboot.config.settings import AddressRange, Mode
 from netboot.config.suggest import suggest
 from netboot.config.toml_lines import Path as KeyPath
@@ -75,6 +76,18 @@ def many(parse: Parse, what: str) -> Parse:
         return tuple(parsed)
 
     return parse_all
+
+
+def bitrate(value: Any) -> int:
+    """Bits a second, as a number or as `900m`; 0: no limit."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"{value!r} is no bit rate")
+    if str(value).strip() == "0":
+        return 0
+    try:
+        return parse_bitrate(str(value).strip())
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no bit rate from 100k to 1000g, as 900m is, and not 0") from error
 
 
 def interfaces(value: Any) -> tuple[str, ...]:

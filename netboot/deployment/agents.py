@@ -19,6 +19,7 @@ from imager.wire.messages import (
     Identity,
     Inventory,
     Progress,
+    ProgressAnswer,
     Proof,
     Registration,
     Task,
@@ -244,11 +245,14 @@ class Agents:
         log.info("idle machine starts its disk", machine=machine_id)
         return True
 
-    async def progress(self, machine_id: int, task_id: int, progress: Progress, peer: str = "") -> None:
+    async def progress(self, machine_id: int, task_id: int, progress: Progress, peer: str = "") -> ProgressAnswer:
         """Raises UnknownError for another's task, TaskEnded when it must be stopped."""
-        await self._running(machine_id, task_id)
+        task = await self._running(machine_id, task_id)
         self._board.heard(task_id, self._clock.monotonic(), progress, peer)
         self._changes.tell()
+        if not progress.cast or task.session_id is None:
+            return ProgressAnswer()
+        return ProgressAnswer(again=not self._casts.listens(task.session_id, task.receiver, progress.cast))
 
     async def result(self, machine_id: int, task_id: int, result: TaskResult) -> None:
         """End a task as its machine says. A second, equal word changes nothing."""
@@ -329,6 +333,19 @@ class Agents:
         )
         self._changes.tell()
         return admission
+
+    async def chunk(self, machine_id: int, task_id: int, chunk: bytes) -> bytes:
+        """The stored bytes of a chunk of the image that is deployed; waits its turn when sending is limited.
+
+        Raises UnknownError for any other chunk.
+        """
+        task = await self._running(machine_id, task_id)
+        if task.session_id is None:
+            raise UnknownError(f"task {task_id} gives no chunks: it is a {task.kind}")
+        self._board.heard(task_id, self._clock.monotonic())
+        stored = await self._images.stored_chunk(task.image, task.version, chunk)
+        await self._casts.pace_unicast(task.session_id, len(stored))
+        return stored
 
     async def has_chunk(self, machine_id: int, task_id: int, chunk: bytes) -> bool:
         await self._capturing(machine_id, task_id)

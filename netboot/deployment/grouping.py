@@ -1,13 +1,15 @@
 """How machines become receivers of a session, and when it begins. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from typing import TypeVar
 
 from imager.wire.messages import After, TaskKind
 from netboot.deployment.records import Machine, NewTask
 from netboot.errors import UserError
 
+Key = TypeVar("Key", bound=Hashable)
 MOST_RECEIVERS = 65535
 """A receiver's number has 16 bits and is not 0."""
 
@@ -80,6 +82,22 @@ def may_begin(attendance: Attendance, min_receivers: int, max_wait_s: float) -> 
     if min_receivers and attendance.ready >= min_receivers:
         return True
     return attendance.since_first_ready_s >= max_wait_s
+
+
+def share_bitrate(total_bps: int, limits_bps: Mapping[Key, int]) -> dict[Key, int]:
+    """What each cast may send at most, so that all together stay below a total; 0: no limit.
+
+    Fair: a cast that may not use its equal part, by its own limit, leaves the rest of it to the others.
+    """
+    if not total_bps:
+        return dict(limits_bps)
+    shares: dict[Key, int] = {}
+    left_bps = total_bps
+    for number, limit_bps in sorted(limits_bps.items(), key=lambda item: item[1] or total_bps):
+        part_bps = left_bps // (len(limits_bps) - len(shares))
+        shares[number] = min(limit_bps or part_bps, part_bps) or 1
+        left_bps -= shares[number]
+    return shares
 
 
 def plan_tasks(machines: Sequence[Machine], image: str, version: int, device: str, after: After) -> list[NewTask]:

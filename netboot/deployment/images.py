@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from imager.errors import UnknownImage
-from imager.image.manifest import Manifest
-from imager.image.store import ImageStore, StoredImage, Summary
+from imager.image.manifest import Chunk, Manifest
+from imager.image.store import ImageStore, StoredImage, Summary, places_of, read_first_sound
 from netboot.errors import UnknownError
 
 READING_THREADS = 2
@@ -23,6 +23,9 @@ class Images:
     def __init__(self, store: ImageStore) -> None:
         self.store = store
         self._manifests: dict[tuple[str, int], Manifest] = {}
+        self._index: dict[bytes, int] = {}
+        """The chunks of one version by their hash: machines that fetch theirs are mostly of one session."""
+        self._indexed = ("", 0)
         self._threads = ThreadPoolExecutor(READING_THREADS, "images")
 
     async def all(self) -> list[Summary]:
@@ -43,6 +46,17 @@ class Images:
         """The stored chunks of a version, to be read in another process."""
         return await self.run(StoredImage, manifest, self.store)
 
+    async def stored_chunk(self, name: str, version: int, chunk_hash: bytes) -> bytes:
+        """The stored bytes of one chunk of a version, checked. Raises UnknownError when it has no such chunk."""
+        manifest = await self.manifest(name, version)
+        if self._indexed != (name, version):
+            self._index = {chunk.hash: number for number, chunk in enumerate(manifest.chunks)}
+            self._indexed = name, version
+        number = self._index.get(chunk_hash)
+        if number is None:
+            raise UnknownError(f"{name} version {version} has no chunk {chunk_hash.hex()[:16]}")
+        return await self.run(_read_stored, self.store, manifest.chunks[number])
+
     async def signed_manifest(self, name: str, version: int) -> bytes:
         return await self.run(self.store.signed_manifest, name, version)
 
@@ -55,3 +69,7 @@ class Images:
 
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _read_stored(store: ImageStore, chunk: Chunk) -> bytes:
+    return read_first_sound(places_of(store, chunk))

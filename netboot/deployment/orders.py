@@ -11,6 +11,7 @@ import structlog
 from imager.errors import ImagerError
 from imager.image.manifest import Manifest
 from imager.wire.messages import After, TaskKind, TaskResult
+from imager.wire.session import SlowPolicy
 from netboot.config import DATA_PORTS, cast_group
 from netboot.deployment.grouping import CastInterface, choose_interface, plan_tasks
 from netboot.deployment.images import Images
@@ -44,6 +45,8 @@ class DeployOrder:
     """0: all of them."""
     max_wait_s: float = 120.0
     max_bitrate_bps: int = 0
+    slow: SlowPolicy = SlowPolicy.DEMOTE
+    floor_bps: int = 0
     after: After = After.REBOOT
 
 
@@ -96,6 +99,8 @@ class Orders:
             min_receivers=order.min_receivers,
             max_wait_s=order.max_wait_s,
             max_bitrate_bps=order.max_bitrate_bps,
+            slow=order.slow,
+            floor_bps=order.floor_bps,
         )
         tasks = plan_tasks(machines, manifest.name, manifest.version, order.target, order.after)
         session, records = await self._database.run(self._sessions.create_session, new, tasks, self._clock.wall())

@@ -47,6 +47,12 @@ class Casts(Protocol):
     async def ready(self, session_id: int, receiver: int, wanted: bytes) -> Admission:
         """A receiver lacks the chunks whose bit is set. Raises ConflictError when the session is not open."""
 
+    def listens(self, session_id: int, receiver: int, number: int) -> bool:
+        """Whether the cast of this number goes on, and waits for this receiver."""
+
+    async def pace_unicast(self, session_id: int, length_bytes: int) -> None:
+        """Wait until so much may be sent to one machine."""
+
     async def leave(self, session_id: int, receiver: int, reason: str) -> None:
         """A receiver is done or gone; nobody waits for it."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from imager.image.store import Summary
 from imager.wire.messages import Inventory, Progress, Proof, TaskKind
+from imager.wire.session import SlowPolicy
 from netboot.deployment.homecoming import Homecoming
 from netboot.deployment.images import Images
 from netboot.deployment.live import Board, Changes, Pace
@@ -72,6 +73,8 @@ class SessionView:
     min_receivers: int
     max_wait_s: float
     max_bitrate_bps: int
+    slow: SlowPolicy
+    floor_bps: int
     statistics: dict[str, float]
     pace: Pace | None
     """How fast it is sent now; None when it is not."""
@@ -214,6 +217,8 @@ class Overview:
             min_receivers=session.min_receivers,
             max_wait_s=session.max_wait_s,
             max_bitrate_bps=session.max_bitrate_bps,
+            slow=session.slow,
+            floor_bps=session.floor_bps,
             statistics=session.statistics,
             pace=self._board.pace(session.id) if session.state is SessionState.SENDING else None,
             tasks=tuple(self.task(task) for task in tasks),

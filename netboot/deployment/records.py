@@ -6,6 +6,7 @@ Times are Unix seconds.
 from dataclasses import dataclass
 
 from imager.wire.messages import After, Inventory, Proof, TaskKind
+from imager.wire.session import SlowPolicy
 from netboot.model import SessionState, TaskState, Way
 
 EVERY_MACHINE = "all"
@@ -45,6 +46,9 @@ class NewSession:
     max_wait_s: float
     max_bitrate_bps: int
     """0: no limit."""
+    slow: SlowPolicy
+    floor_bps: int
+    """Below it a machine is slow; 0: when it takes much less than the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class Session:
     min_receivers: int
     max_wait_s: float
     max_bitrate_bps: int
+    slow: SlowPolicy
+    floor_bps: int
     state: SessionState
     created_s: float
     ended_s: float | None

@@ -38,7 +38,13 @@ def _add_boots(connection: Connection) -> None:
     connection.execute(text("CREATE INDEX boot_by_worth ON boot (phase, started_ms)"))
 
 
-STEPS: tuple[Step, ...] = (_add_ways_home, _add_boots)
+def _add_slow_policy(connection: Connection) -> None:
+    """What a session does with machines that are slower than the others."""
+    connection.execute(text("ALTER TABLE cast_session ADD COLUMN slow VARCHAR(16) DEFAULT 'demote' NOT NULL"))
+    connection.execute(text("ALTER TABLE cast_session ADD COLUMN floor_bps BIGINT DEFAULT 0 NOT NULL"))
+
+
+STEPS: tuple[Step, ...] = (_add_ways_home, _add_boots, _add_slow_policy)
 """The first leads from version 1 to version 2. Append; never change one that was released."""
 
 SCHEMA_VERSION = 1 + len(STEPS)

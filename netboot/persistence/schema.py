@@ -64,6 +64,8 @@ class SessionRow(Base):
     min_receivers: Mapped[int] = mapped_column(Integer)
     max_wait_s: Mapped[float] = mapped_column(Float)
     max_bitrate_bps: Mapped[int] = mapped_column(BigInteger)
+    slow: Mapped[str] = mapped_column(String(16), server_default="demote")
+    floor_bps: Mapped[int] = mapped_column(BigInteger, server_default="0")
     state: Mapped[str] = mapped_column(String(16), index=True)
     created_s: Mapped[float] = mapped_column(Float)
     ended_s: Mapped[float | None] = mapped_column(Float)

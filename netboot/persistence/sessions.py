@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session as Transaction
 from sqlalchemy.orm import joinedload, lazyload, load_only
 
 from imager.wire.messages import After, Proof, TaskKind, TaskResult
+from imager.wire.session import SlowPolicy
 from netboot.deployment.records import Event, NewSession, NewTask, Session, TaskRecord
 from netboot.deployment.states import (
     OPEN_SESSION_STATES,
@@ -52,6 +53,8 @@ class SessionRepository:
                 min_receivers=new.min_receivers,
                 max_wait_s=new.max_wait_s,
                 max_bitrate_bps=new.max_bitrate_bps,
+                slow=new.slow,
+                floor_bps=new.floor_bps,
                 state=SessionState.WAITING,
                 created_s=now_s,
                 ended_s=None,
@@ -267,6 +270,8 @@ def _session(row: SessionRow) -> Session:
         min_receivers=row.min_receivers,
         max_wait_s=row.max_wait_s,
         max_bitrate_bps=row.max_bitrate_bps,
+        slow=SlowPolicy(row.slow),
+        floor_bps=row.floor_bps,
         state=SessionState(row.state),
         created_s=row.created_s,
         ended_s=row.ended_s,

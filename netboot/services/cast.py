@@ -23,6 +23,8 @@ from imager.multicast.events import (
     PhaseChanged,
     RateChanged,
     RateReason,
+    ReceiverCounts,
+    ReceiverDemoted,
     ReceiverDone,
     ReceiverFailed,
     ReceiverJoined,
@@ -34,15 +36,26 @@ from imager.multicast.events import (
 from imager.transport.caster import CastProcess, SenderAddress, SenderOptions
 from imager.wire.messages import Admission, CastAddress
 from netboot.config import CONTROL_PORT_BASE, CONTROL_PORTS
-from netboot.deployment.grouping import Attendance, may_begin
+from netboot.deployment.grouping import Attendance, may_begin, share_bitrate
 from netboot.deployment.images import Images
 from netboot.deployment.records import Session
 from netboot.errors import ConflictError
+from netboot.model import SessionState
 
 TICK_S = 0.5
 """How often a session is looked at when its sender says nothing."""
 NEVER_S = 1e7
 """Silence that the sender itself forgives: the watch over tasks fails silent machines, and knows who only scans."""
+GATHER_S = 10.0
+"""How long a cast that goes on with a session waits for the machines of the one before, from the first that is back."""
+MOST_DEATHS = 3
+"""Sender processes in a row that die within..."""
+SHORT_LIFE_S = 30.0
+"""...this: starting another is useless."""
+FETCHING_S = 5.0
+"""A session whose machines fetched chunks so lately has its part of the total for that."""
+MOST_IN_VAIN = 2
+"""Casts in a row that brought a machine nothing: then it fetches its chunks."""
 LAST_WORD_S = 1.0
 """How long a sender that nobody waits for may take to tell what it counted."""
 
@@ -67,7 +80,7 @@ class CastListener(Protocol):
         """How fast is sent, in bits of frames a second, and why not faster."""
 
     async def broke(self, session_id: int, receivers: Sequence[int], reason: str) -> None:
-        """Sending broke off; these receivers will not get the rest."""
+        """These receivers will not get the rest."""
 
 
 @dataclass
@@ -77,8 +90,17 @@ class _Cast:
     expected: set[int]
     sender: str
     """The address of ours that it is sent from."""
-    started_s: float
+    total_bps: int
+    """What it may send at most; 0: no limit."""
+    goes_on: bool
+    """Machines were receiving before its present process came: who comes back is waited for, but not long."""
+    awaited: set[int] = field(default_factory=set)
+    """Who, then."""
     process: CastProcess | None = None
+    started_s: float = 0.0
+    """When the present process came."""
+    deaths: int = 0
+    """Of its processes in a row, after a short life."""
     control_port: int = 0
     numbers: dict[int, int] = field(default_factory=dict)
     """The number in the present cast of each receiver that was admitted to it."""
@@ -93,8 +115,21 @@ class _Cast:
     """Ready, lacking something, and not done."""
     served: set[int] = field(default_factory=set)
     """Done, or in need of nothing."""
+    lacking: dict[int, tuple[bytes, int]] = field(default_factory=dict)
+    """What each receiver lacked when it was ready last, and how often in a row it was just that."""
+    unicast: dict[int, str] = field(default_factory=dict)
+    """Receivers that no cast reaches, and why."""
+    unicast_bps: int = 0
+    """What they may fetch at most, all together; 0: no limit."""
+    unicast_due_s: float = 0.0
+    """When the next may fetch."""
+    fetched_s: float = float("-inf")
+    """When one did last."""
     first_ready_s: float | None = None
+    """When the first was ready for the present process."""
     begun: bool = False
+    """The present process was told to."""
+    told_begun: bool = False
     totals: dict[str, float] = field(default_factory=dict)
     counted: bool = False
     """What the present process counted is in the totals: it has ended."""
@@ -109,10 +144,13 @@ class CastService:
         images: Images,
         clock: Callable[[], float],
         control_port_base: int = CONTROL_PORT_BASE,
+        total_bps: Callable[[], int] = lambda: 0,
     ) -> None:
+        """`total_bps`, asked for each time: what all sessions may send at most; 0: no limit."""
         self._images = images
         self._clock = clock
         self._control_port_base = control_port_base
+        self._total_bps = total_bps
         self._promised: set[int] = set()
         """Control ports that machines were told, or will be: each is one session's, whatever its interface."""
         self._casts: dict[int, _Cast] = {}
@@ -123,7 +161,9 @@ class CastService:
 
         Raises CastError and StoreError.
         """
-        cast = _Cast(session, await self._images.chunks(manifest), set(receivers), sender, self._clock())
+        chunks = await self._images.chunks(manifest)
+        goes_on = session.state is SessionState.SENDING
+        cast = _Cast(session, chunks, set(receivers), sender, session.max_bitrate_bps, goes_on)
         await self._start(cast)
         self._casts[session.id] = cast
 
@@ -144,17 +184,81 @@ class CastService:
             cast.ready.add(receiver)
             cast.gone.discard(receiver)
             cast.served.discard(receiver)
-            if cast.first_ready_s is None:
-                cast.first_ready_s = self._clock()
             admission = Admission()
-            if count_lacking(wanted):
-                admission = Admission(await self._admit(cast, receiver, wanted))
-            else:
+            self._note_lacking(cast, receiver, wanted)
+            if not count_lacking(wanted):
                 self._remove(cast, receiver, "it holds every chunk")
                 cast.served.add(receiver)
                 self._let_end(cast)
+            elif receiver in cast.unicast:
+                self._remove(cast, receiver, "it fetches its chunks")
+                cast.served.add(receiver)
+                self._let_end(cast)
+                admission = Admission(unicast=True, reason=cast.unicast[receiver])
+            else:
+                admission = Admission(await self._admit(cast, receiver, wanted))
+            if cast.first_ready_s is None:
+                cast.first_ready_s = self._clock()
         self._wake.set()
         return admission
+
+    def listens(self, session_id: int, receiver: int, number: int) -> bool:
+        """Whether the cast of this number goes on, and waits for this receiver."""
+        cast = self._casts.get(session_id)
+        if cast is None:
+            return False
+        return cast.process is not None and cast.process.session == number and receiver in cast.numbers
+
+    def serve_by_unicast(self, session_id: int, receiver: int, reason: str) -> None:
+        """No cast reaches this receiver: it fetches its chunks when it is ready the next time, which is soon."""
+        cast = self._casts.get(session_id)
+        if cast is not None and receiver not in cast.unicast:
+            cast.unicast[receiver] = reason
+            self._remove(cast, receiver, reason)
+            self._let_end(cast)
+
+    async def pace_unicast(self, session_id: int, length_bytes: int) -> None:
+        """Wait until so much may be sent to one machine."""
+        cast = self._casts.get(session_id)
+        if cast is None:
+            return
+        now = self._clock()
+        if now - cast.fetched_s > FETCHING_S:
+            cast.fetched_s = now
+            self._share()
+        cast.fetched_s = now
+        if cast.unicast_bps:
+            due = max(cast.unicast_due_s, now)
+            cast.unicast_due_s = due + length_bytes * 8 / cast.unicast_bps
+            await asyncio.sleep(due - now)
+
+    def _share(self) -> None:
+        """Divide the appliance's total among what sends now. A session's own limit is for its cast and its fetchers."""
+        limits: dict[tuple[int, bool], int] = {}
+        now = self._clock()
+        for session_id, cast in self._casts.items():
+            sends = cast.process is not None and cast.begun and bool(cast.receiving)
+            ways = [
+                unicast for unicast, active in ((False, sends), (True, now - cast.fetched_s <= FETCHING_S)) if active
+            ]
+            for unicast in ways:
+                limits[session_id, unicast] = cast.session.max_bitrate_bps // len(ways)
+        for (session_id, unicast), bps in share_bitrate(self._total_bps(), limits).items():
+            cast = self._casts[session_id]
+            if unicast:
+                cast.unicast_bps = bps
+            elif cast.total_bps != bps:
+                cast.total_bps = bps
+                assert cast.process is not None
+                cast.process.limit(bps)
+
+    @staticmethod
+    def _note_lacking(cast: _Cast, receiver: int, wanted: bytes) -> None:
+        before, times = cast.lacking.get(receiver, (b"", 0))
+        times = times + 1 if before == wanted and cast.begun and receiver in cast.joined else 0
+        cast.lacking[receiver] = wanted, times
+        if times >= MOST_IN_VAIN:
+            cast.unicast.setdefault(receiver, f"{times} casts brought it nothing")
 
     async def leave(self, session_id: int, receiver: int, reason: str) -> None:
         """Nobody waits for this receiver any more."""
@@ -202,6 +306,7 @@ class CastService:
                         await listener.broke(session_id, sorted(cast.expected), f"the appliance failed: {error}")
                     except Exception:
                         log.exception("cast's failure was not noted; the other casts go on", session=session_id)
+            self._share()
 
     async def _look(self, session_id: int, cast: _Cast, listener: CastListener) -> None:
         async with cast.lock:
@@ -221,19 +326,25 @@ class CastService:
             cast.begun = True
             if cast.process is not None:
                 cast.process.begin()
-        log.info("session begins", session=session_id, ready=len(cast.ready), expected=len(cast.expected))
-        await listener.began(session_id)
+            told, cast.told_begun = cast.told_begun, True
+        log.info("cast begins", session=session_id, receivers=len(cast.numbers), expected=len(cast.expected))
+        if not told:
+            await listener.began(session_id)
 
     async def _hear(self, session_id: int, cast: _Cast, event: SenderEvent, listener: CastListener) -> None:
         receivers = {number: receiver for receiver, number in cast.numbers.items()}
         match event:
-            case SessionEnded(statistics, error):
+            case SessionEnded(statistics, error, died):
                 async with cast.lock:
                     if cast.counted:  # else another cast has begun
                         await self._drop(cast)
+                    again = died and self._may_live_again(cast)
                     lost, cast.receiving = sorted(cast.receiving), set()
                 log.info("sender ended", session=session_id, error=error, sent_bytes=statistics.sent_bytes)
-                if error:
+                if again:
+                    for each in lost:
+                        await listener.told(session_id, each, "waits for a sender: the one before died")
+                elif error:
                     await listener.broke(session_id, lost, f"sending broke off: {error}")
                 return
             case PhaseChanged():
@@ -257,14 +368,30 @@ class CastService:
                 cast.served.add(receiver)
                 self._let_end(cast)
                 await listener.told(session_id, receiver, "has every chunk")
+            case ReceiverDemoted(_, reason):
+                await listener.told(session_id, receiver, f"is slow, and gets the rest after the others: {reason}")
+            case ReceiverCounts(_, reason):
+                await listener.told(session_id, receiver, f"is served like the others: {reason}")
+            case ReceiverFailed(_, reason, is_final=True):
+                await listener.broke(session_id, [receiver], reason)
             case ReceiverFailed(_, reason):
                 # Its agent tells the same, or is silent and fails by the watch, or comes back and is admitted anew.
                 if receiver in cast.receiving:
                     cast.receiving.discard(receiver)
                     await listener.told(session_id, receiver, f"left the cast: {reason}")
 
+    def _may_live_again(self, cast: _Cast) -> bool:
+        """Whether a sender process that died is to have a successor: who comes again starts it."""
+        cast.goes_on = True
+        cast.deaths = cast.deaths + 1 if self._clock() - cast.started_s < SHORT_LIFE_S else 1
+        return cast.deaths <= MOST_DEATHS
+
     def _may_begin(self, cast: _Cast) -> bool:
         since = 0.0 if cast.first_ready_s is None else self._clock() - cast.first_ready_s
+        if cast.goes_on:
+            here = cast.numbers.keys() & cast.joined
+            away = cast.awaited - cast.served - cast.gone - here
+            return bool(here) and (not away or since >= GATHER_S)
         # A machine is here when its receiving process is up too: what is sent before that, it would ask for again.
         here = cast.ready & (cast.joined | cast.served)
         attendance = Attendance(len(cast.expected), len(here), len(cast.gone), since)
@@ -309,8 +436,13 @@ class CastService:
             process = await self._start_at(cast, cast.control_port)
         else:
             process = await self._start_in_range(cast)
-        cast.counted = cast.may_end = False
+        cast.counted = cast.may_end = cast.begun = False
+        cast.goes_on |= cast.told_begun
+        cast.awaited = cast.ready or cast.expected
+        cast.first_ready_s = None
+        cast.started_s = self._clock()
         cast.numbers.clear()
+        cast.joined.clear()
         cast.process, cast.control_port = process, process.control_port
         asyncio.get_running_loop().add_reader(process.fileno(), self._wake.set)
 
@@ -342,7 +474,12 @@ class CastService:
         process = CastProcess(
             cast.source,
             SenderAddress(secrets.randbits(32), session.group, session.data_port, cast.sender, control_port),
-            SenderOptions(max_bitrate_bps=session.max_bitrate_bps, silence_timeout_s=NEVER_S),
+            SenderOptions(
+                max_bitrate_bps=cast.total_bps,
+                silence_timeout_s=NEVER_S,
+                slow=session.slow,
+                floor_bps=session.floor_bps,
+            ),
             build_bitmap((), len(cast.source.stored_lengths)),
             is_held=True,
         )

@@ -200,14 +200,26 @@ def test_a_killed_sender_is_noticed_and_leaves_no_part_of_a_file(tmp_path: Path)
         until(lambda: lan.hosts[0].statistic("tx bytes") > 2 * MIB)
         sender.process.kill()
         assert receiver.wait() == 1
-        assert (
-            receiver.log.read_text()
-            .strip()
-            .endswith(
-                ("nothing more came from the sender for 2 s", "the sender ended the session before all was received")
-            )
+        said = receiver.log.read_text()
+        assert said.startswith(
+            ("nothing more came from the sender for 2 s", "the sender ended the session before all was received")
         )
+        assert "no sender of the same file came back" in said
         assert room.has_nothing(1)
+
+
+def test_a_receiver_whose_sender_is_killed_goes_on_with_the_next_sender_of_its_file(tmp_path: Path) -> None:
+    with Lan(2) as lan:
+        room = Room(lan, tmp_path, 32 * MIB)
+        receiver = room.receive(1)
+        first = room.send(max_bitrate_bps=60_000_000)
+        until(lambda: lan.hosts[0].statistic("tx bytes") > 16 * MIB)
+        first.process.kill()
+        first.process.wait()
+        second = room.send()
+        receiver.result()
+        assert second.result()["receivers_done"] == 1
+        assert room.holds(1)
 
 
 def test_a_receiver_without_a_sender_says_so(tmp_path: Path) -> None:

@@ -12,7 +12,17 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from imager.wire import messages
-from imager.wire.messages import Admission, Inventory, Progress, Task, TaskKind, TaskResult, decode, encode
+from imager.wire.messages import (
+    Admission,
+    Inventory,
+    Progress,
+    ProgressAnswer,
+    Task,
+    TaskKind,
+    TaskResult,
+    decode,
+    encode,
+)
 
 
 @dataclass
@@ -36,6 +46,8 @@ class Appliance:
     """Given, one after the other, before any real answer: a status and a body; status 0 cuts the connection."""
     cancelled: bool = False
     """Heartbeats are answered by 410."""
+    cast_is_over: bool = False
+    """Heartbeats are told to ask again."""
     tasks: "queue.Queue[Task]" = field(default_factory=queue.Queue)
     result_told: threading.Event = field(default_factory=threading.Event)
     token: str = ""
@@ -116,6 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
             if appliance.cancelled:
                 return 410, b'{"detail": "cancelled by a person"}'
             appliance.progress.append(decode(Progress, body))
+            if appliance.cast_is_over:
+                return 200, encode(ProgressAnswer(again=True))
         elif what == "result":
             appliance.results.append(decode(TaskResult, body))
             appliance.result_told.set()
@@ -126,6 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
             return 200, encode(appliance.on_ready(body) if appliance.on_ready else Admission())
         elif what == "chunks" and self.command == "HEAD":
             return (200 if chunk in appliance.chunks else 404), b""
+        elif what == "chunks" and self.command == "GET":
+            return 200, appliance.chunks[chunk]
         elif what == "chunks":
             appliance.chunks[chunk] = body
         elif what == "publish":

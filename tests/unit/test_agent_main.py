@@ -17,8 +17,8 @@ from imager.agent.console import Console
 from imager.agent.main import Agent, describe_machine, parse_arguments
 from imager.agent.panel import PanelState
 from imager.disk.devices import NotADisk
-from imager.errors import ApplianceError, CastError, SourceError
-from imager.wire.messages import After, CaptureTask, DeployTask, Disk, FirmwareKind, Task, TaskKind
+from imager.errors import ApplianceError, SourceError
+from imager.wire.messages import Admission, After, CaptureTask, DeployTask, Disk, FirmwareKind, Task, TaskKind
 
 
 class Left:
@@ -97,48 +97,31 @@ def test_a_failed_task_is_reported_with_its_log_and_the_next_one_is_done(
     assert (failed.ok, done.ok, left.how) == (False, True, ["power off"])
 
 
-def test_a_cast_that_ends_early_goes_on_with_the_senders_successor(
-    agent: Agent, appliance: Appliance, left: Left, monkeypatch: pytest.MonkeyPatch
+def test_a_machine_whose_cast_is_over_by_the_appliances_word_asks_again(
+    agent: Agent, appliance: Appliance, left: Left, tmp_path: Path
 ) -> None:
-    addresses: list[str] = []
+    store, manifest, data = an_image(tmp_path)
+    with a_session(appliance, store, manifest) as task:
+        real, asked = appliance.on_ready, []
+        assert real is not None
 
-    def receive(task: CaptureTask, context: agent_main.TaskContext) -> None:
-        addresses.append(task.source)
-        if len(addresses) < 3:
-            raise CastError("the sender ended the session before all was received")
+        def first_into_the_void(bitmap: bytes) -> Admission:
+            asked.append(bitmap)
+            admission = real(bitmap)
+            if len(asked) > 1 or admission.cast is None:
+                appliance.cast_is_over = False
+                return admission
+            appliance.cast_is_over = True
+            return Admission(replace(admission.cast, session=admission.cast.session ^ 1))
 
-    monkeypatch.setattr("imager.agent.capture.run_capture", receive)
-    for device in ("sender-1", "sender-2", "sender-3"):
-        appliance.tasks.put(Task(6, TaskKind.CAPTURE, capture=CaptureTask("golden", device, After.REBOOT)))
-    agent.run_once()
-    assert addresses == ["sender-1", "sender-2", "sender-3"]
-    assert [result.ok for result in appliance.results] == [True]
-
-
-def test_a_cast_that_always_ends_early_is_a_failure_in_the_end(
-    agent: Agent, appliance: Appliance, left: Left, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def receive(task: CaptureTask, context: agent_main.TaskContext) -> None:
-        raise CastError("nothing more came from the sender")
-
-    monkeypatch.setattr("imager.agent.capture.run_capture", receive)
-    for _ in range(agent_main.MOST_CASTS + 1):
-        appliance.tasks.put(Task(6, TaskKind.CAPTURE, capture=CaptureTask("golden", "", After.REBOOT)))
-    agent.run_once()
-    assert [result.error for result in appliance.results] == ["nothing more came from the sender"]
-    assert appliance.tasks.qsize() == 1
-
-
-def test_a_cast_of_a_task_that_was_ended_meanwhile_is_not_reported(
-    agent: Agent, appliance: Appliance, left: Left, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def receive(task: CaptureTask, context: agent_main.TaskContext) -> None:
-        raise CastError("the sender ended the session before all was received")
-
-    monkeypatch.setattr("imager.agent.capture.run_capture", receive)
-    appliance.tasks.put(Task(6, TaskKind.CAPTURE, capture=CaptureTask("golden", "", After.REBOOT)))
-    agent.run_once()
-    assert (appliance.results, left.how) == ([], [])
+        appliance.on_ready = first_into_the_void
+        appliance.tasks.put(a_deploy_task(task))
+        agent.run_once()
+    assert len(asked) == 2
+    assert [result.error for result in appliance.results] == [""]
+    assert any("the sender of this cast is gone; asking the appliance again" in line for line in agent._console.log)
+    assert (tmp_path / "disk.img").read_bytes()[: len(data)] == data
+    assert {progress.cast for progress in appliance.progress} > {0}
 
 
 @pytest.mark.parametrize(

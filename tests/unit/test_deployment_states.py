@@ -14,6 +14,7 @@ from netboot.deployment.grouping import (
     choose_interface,
     may_begin,
     plan_tasks,
+    share_bitrate,
 )
 from netboot.deployment.records import Machine
 from netboot.deployment.states import (
@@ -141,3 +142,13 @@ def test_session_of_machines_on_two_interfaces_is_refused_with_their_names() -> 
     addresses = ["10.78.0.9", *(f"10.77.0.{number}" for number in range(2, 8))]
     with pytest.raises(UserError, match="on eth2: pc-1; on eth1: pc-2, pc-3, pc-4 and 3 more"):
         choose_interface(at(*addresses), [ETH1, ETH2])
+
+
+def test_casts_share_a_total_fairly_below_their_own_limits() -> None:
+    assert share_bitrate(0, {1: 0, 2: 50}) == {1: 0, 2: 50}
+    assert share_bitrate(900, {1: 0, 2: 0, 3: 0}) == {1: 300, 2: 300, 3: 300}
+    assert share_bitrate(900, {1: 0, 2: 100, 3: 0}) == {1: 400, 2: 100, 3: 400}
+    assert share_bitrate(900, {1: 5000}) == {1: 900}
+    assert share_bitrate(900, {}) == {}
+    many = share_bitrate(1_000_000, dict.fromkeys(range(7), 0))
+    assert 999_990 < sum(many.values()) <= 1_000_000

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from imager.wire.messages import Progress as AgentProgress
 from imager.wire.messages import TaskKind
+from imager.wire.session import SlowPolicy
 from netboot.deployment.overview import SessionView, TaskView
 from netboot.model import SessionState, TaskState
 
@@ -24,7 +25,27 @@ def a_session(step: str, state: TaskState = TaskState.RUNNING, error: str = "") 
         *(1, "pc1", 1, TaskKind.DEPLOY, "golden", 1, state, 0.0, 1.0, ended, error, progress, 0.1, 0, None, ())
     )
     over = SessionState.SENDING if ended is None else SessionState.FAILED
-    return asdict(SessionView(1, "golden", 1, over, "239.77.1.1", 7400, 0.0, ended, 0, 60.0, 0, {}, (task,), ()))
+    return asdict(
+        SessionView(
+            1,
+            "golden",
+            1,
+            over,
+            "239.77.1.1",
+            7400,
+            0.0,
+            ended,
+            0,
+            60.0,
+            0,
+            SlowPolicy.DEMOTE,
+            0,
+            {},
+            None,
+            (task,),
+            (),
+        )
+    )
 
 
 def shown(terminal: bool) -> str:

@@ -7,6 +7,7 @@ import pytest
 from inventories import an_inventory
 
 from imager.wire.messages import After, FirmwareKind, Nic, TaskKind, TaskResult
+from imager.wire.session import SlowPolicy
 from netboot.deployment.records import NewSession, NewTask
 from netboot.errors import ConflictError, ServiceError, UnknownError, UserError
 from netboot.model import SessionState, TaskState
@@ -44,6 +45,8 @@ def a_session(**changes: object) -> NewSession:
         "min_receivers": 0,
         "max_wait_s": 120.0,
         "max_bitrate_bps": 0,
+        "slow": SlowPolicy.FAIL,
+        "floor_bps": 5_000_000,
     }
     return NewSession(**{**values, **changes})  # type: ignore[arg-type]
 

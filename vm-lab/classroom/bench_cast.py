@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from classroom.bench import Bench, run_benches
 from classroom.bench_cast_lines import bench_line, bench_narrow, bench_tcp
+from classroom.bench_cast_slow import bench_slow
 from classroom.cast_peers import HEADERS, TOOLS, Casting, cast, file_in_memory, limit_bps
 from classroom.cast_record import CastRecord
 from classroom.cast_room import CastRoom
@@ -70,6 +71,7 @@ def main() -> int:
         "line": bench_line,
         "narrow": bench_narrow,
         "tcp": bench_tcp,
+        "slow": bench_slow,
     }
     return run_benches("vm-lab/bench cast", __doc__ or "", benches, record)
 
