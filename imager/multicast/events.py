@@ -63,6 +63,23 @@ class ReceiverJoined:
 
 
 @dataclass(frozen=True, slots=True)
+class ReceiverProbed:
+    """What it heard of the burst before the session; told of those that heard something and were there in time."""
+
+    receiver: int
+    heard: int
+    of: int
+
+    @property
+    def words(self) -> str:
+        """For a person."""
+        if self.heard == self.of:
+            return f"heard all {self.of} probes"
+        lost = "the network loses packets on their way to it, which are repaired"
+        return f"heard {self.heard} of {self.of} probes: {lost}"
+
+
+@dataclass(frozen=True, slots=True)
 class ReceiverProgress:
     receiver: int
     chunks_done: int
@@ -131,6 +148,7 @@ class SessionEnded:
 
 SenderEvent = (
     ReceiverJoined
+    | ReceiverProbed
     | ReceiverProgress
     | ReceiverDone
     | ReceiverFailed

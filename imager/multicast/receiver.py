@@ -115,6 +115,7 @@ class ReceiverSession:
         self._said = 0  # datagrams to the sender
         self._answer_counter = FROM_SENDER - 1  # of the sender's last answer
         self._beacon_counter = -1
+        self._probes = 0
         self._source_head = _head(Kind.SOURCE, settings.session)
         self._repair_head = _head(Kind.REPAIR, settings.session)
         self._beacon_head = _head(Kind.BEACON, settings.session)
@@ -273,6 +274,8 @@ class ReceiverSession:
         self._take_beacon(beacon, now)
 
     def _take_beacon(self, beacon: Beacon, now: float) -> None:
+        if beacon.probe:
+            self._probes = min(self._probes + 1, 255)
         if not self._started:
             self._start_sequence(beacon.sequence)
         self._heard = max(self._heard, beacon.sequence - 1)
@@ -440,6 +443,7 @@ class ReceiverSession:
             slots=self._assembly.slots,
             free_slots=self._assembly.free_slots,
             holdup=self.holdup,
+            probes=self._probes,
         )
 
     def _seal(self, message: Control) -> bytes:

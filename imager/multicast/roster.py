@@ -53,6 +53,10 @@ class Roster:
     def get(self, receiver: int) -> Member | None:
         return self._members.get(receiver)
 
+    def joined(self) -> list[int]:
+        """Receivers that were heard of and are neither done nor failed."""
+        return [number for number, member in self._members.items() if member.standing is Standing.JOINED]
+
     def waited_for(self) -> list[int]:
         """Receivers that are neither done, failed nor demoted."""
         return [number for number, member in self._members.items() if self._counts(member)]

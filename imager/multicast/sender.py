@@ -28,6 +28,7 @@ from imager.multicast.events import (
 )
 from imager.multicast.layout import BoolArray, CastLayout
 from imager.multicast.pace import Pacer, burst_packets, frame_bytes, max_burst
+from imager.multicast.probe import PROBE_GAP_S, Probing
 from imager.multicast.rate import START_BPS, RateControl
 from imager.multicast.repair import WHOLE_LACKING, RepairQueue, RepairRun, Run, SourceRun
 from imager.multicast.roster import Address, Member, Roster, Standing
@@ -98,6 +99,8 @@ class SenderSettings:
     """See SlowWatch."""
     is_held: bool = False
     """It does not end before let_end(), though nobody is waited for."""
+    probes: int = 0
+    """Beacons sent in a burst before the first pass."""
     fec_share: float = 0.0
     """Repair symbols sent unasked after each chunk's source symbols, as a share of them."""
 
@@ -123,6 +126,7 @@ class SenderSession:
         self._rate = RateControl(settings.max_bitrate_bps, settings.start_bps, layout.packet_bytes, chunk_packets)
         self._rate_told = (RateReason(), 0.0, now)  # why, bit/s, when
         self._slow = SlowWatch(settings.slow, settings.floor_bps, frame_bytes(layout.packet_bytes))
+        self._probing = Probing(settings.probes)
         self._pacer = Pacer(layout.packet_bytes)
         self._events: list[SenderEvent] = []
         self._replies: list[tuple[bytes, Address]] = []
@@ -166,12 +170,18 @@ class SenderSession:
         self._planned |= np.ones_like(self._planned) if wanted is None else wanted
 
     def begin(self, now: float) -> None:
-        """Start the first pass."""
-        if self.phase is Phase.WAITING:
+        """Start the first pass, after a burst of probes."""
+        if self.phase is Phase.WAITING and not self._probing.left:
             self._begun_at = now
             self._roster.start_clock(now)
-            self._enter(Phase.SENDING, now)
-            self._end_if_nobody_waits(now)
+            if self._probing.start(self._roster.joined()):
+                self._beacon_at = now
+            else:
+                self._start_sending(now)
+
+    def _start_sending(self, now: float) -> None:
+        self._enter(Phase.SENDING, now)
+        self._end_if_nobody_waits(now)
 
     def remove(self, receiver: int, reason: str, now: float, is_final: bool = False) -> None:
         """Fail a receiver. `is_final`: it shall not come again."""
@@ -276,6 +286,9 @@ class SenderSession:
                 pass
 
     def _report(self, receiver: int, report: Report, now: float, always: bool) -> None:
+        probed = self._probing.report(receiver, report)
+        if probed is not None:
+            self._events.append(probed)
         self._slow.report(receiver, report, now)
         rate_bps = None
         if self._slow.counts(receiver):
@@ -435,7 +448,8 @@ class SenderSession:
         interval_ms = round(self._settings.nack_interval_s * 1000)
         head = build_beacon_head(self._settings.session, self._beacons)
         self._beacons += 1
-        beacon = Beacon(self.phase, self._sequence, frontier, interval_ms)
+        probing = self.phase is Phase.WAITING and self._probing.left > 0
+        beacon = Beacon(self.phase, self._sequence, frontier, interval_ms, probing)
         sealed = self._cast_cipher.seal(head, build_beacon(beacon, self._layout.symbol_bytes))
         if self.phase is Phase.ENDED:
             self._end_beacons -= 1
@@ -447,6 +461,10 @@ class SenderSession:
                 self._beacon_wait = _BEACON_IDLE_S
             self._beacon_at = now + self._beacon_wait
             self._beacon_wait = min(self._beacon_wait * 2, _BEACON_MAX_S)
+        elif probing:
+            self._beacon_at = now + PROBE_GAP_S
+            if self._probing.sent():
+                self._start_sending(now)
         else:
             self._beacon_at = now + _BEACON_MAX_S
         self._beacon_sequence = self._sequence

@@ -35,7 +35,8 @@ class FileCastNote:
     """Something that happened, once."""
 
     what: str
-    """joined, done, failed, unicast (multicast does not reach it); passed over (a sender that cannot be used)."""
+    """Sender: joined, probed (what it heard of the burst before the cast), unicast (it gets the file by TCP), done,
+    failed. Receiver: unicast, passed over (a sender that cannot be used)."""
     text: str
     """For a person."""
     receiver: str = ""

@@ -19,6 +19,7 @@ from imager.multicast.events import (
     ReceiverDone,
     ReceiverFailed,
     ReceiverJoined,
+    ReceiverProbed,
     ReceiverProgress,
     SenderEvent,
     SenderStatistics,
@@ -326,6 +327,8 @@ class _Sending:
             case ReceiverJoined(receiver=receiver):
                 party.joined.add(receiver)
                 self._note("joined", receiver, "joined the cast")
+            case ReceiverProbed(receiver=receiver):
+                self._note("probed", receiver, event.words)
             case ReceiverProgress(receiver=receiver, chunks_done=chunks):
                 if receiver not in party.by_tcp:
                     party.chunks_done[receiver] = chunks

@@ -17,6 +17,7 @@ from imager.multicast.erasure import load_code
 from imager.multicast.events import SenderEvent, SenderStatistics, SessionEnded
 from imager.multicast.layout import CastLayout, unpack_wanted
 from imager.multicast.payload import PayloadFiller
+from imager.multicast.probe import PROBES
 from imager.multicast.sender import SenderSession, SenderSettings
 from imager.transport.caster import Admit, Begin, LetEnd, Limit, Remove, SenderCommand, SenderReady, SenderSetup, Stop
 from imager.transport.child import connection_of
@@ -51,6 +52,7 @@ class SendingLoop:
             floor_bps=options.floor_bps,
             is_held=setup.is_held,
             fec_share=options.fec_share,
+            probes=PROBES,
         )
         wanted = unpack_wanted(setup.wanted, self._layout.chunk_count)
         self._session = SenderSession(self._layout, settings, wanted, _clock())

@@ -19,6 +19,7 @@ from construct import (
     Const,
     Construct,
     ConstructError,
+    Flag,
     Int8ub,
     Int16ub,
     Int32ub,
@@ -61,6 +62,7 @@ _BEACON_FORMAT = Struct(
     "frontier" / Int32ub,
     "nack_interval_ms" / Int16ub,
     "phase" / Int8ub,
+    "probe" / Flag,
 )
 _REPORT = (
     "heard" / Int32ub,
@@ -72,7 +74,8 @@ _REPORT = (
     "slots" / Int32ub,
     "free_slots" / Int32ub,
     "holdup" / Int8ub,
-    "reserved" / Const(bytes(3)),
+    "probes" / Int8ub,
+    "reserved" / Const(bytes(2)),
 )
 _FORMATS: dict[Kind, Construct] = {
     Kind.JOIN: Struct("chunks_wanted" / Int32ub, Terminated),
@@ -119,6 +122,8 @@ class Beacon:
     """Blocks below this number were sent once, as far as the plan has them."""
     nack_interval_ms: int
     """A receiver sends NACKs at most this often."""
+    probe: bool = False
+    """One of the burst before the session, which receivers count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,8 @@ class Report:
     """Chunks that its memory holds."""
     free_slots: int
     holdup: Holdup
+    probes: int = 0
+    """Probes that it heard, 0..255."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +308,7 @@ def parse_beacon(body: bytes) -> Beacon:
         phase = Phase(parsed.phase)
     except ValueError as error:
         raise PacketError(Reject.NOT_OURS) from error
-    return Beacon(phase, parsed.sequence, parsed.frontier, parsed.nack_interval_ms)
+    return Beacon(phase, parsed.sequence, parsed.frontier, parsed.nack_interval_ms, parsed.probe)
 
 
 def build_beacon(beacon: Beacon, symbol_bytes: int) -> bytes:
@@ -311,5 +318,6 @@ def build_beacon(beacon: Beacon, symbol_bytes: int) -> bytes:
         "frontier": beacon.frontier,
         "nack_interval_ms": beacon.nack_interval_ms,
         "phase": beacon.phase,
+        "probe": beacon.probe,
     }
     return bytes(_BEACON_FORMAT.build(fields)).ljust(symbol_bytes, b"\0")

@@ -28,6 +28,7 @@ from imager.multicast.events import (
     ReceiverDone,
     ReceiverFailed,
     ReceiverJoined,
+    ReceiverProbed,
     ReceiverProgress,
     SenderEvent,
     SenderStatistics,
@@ -361,6 +362,8 @@ class CastService:
             case ReceiverJoined(_, address):
                 cast.joined.add(receiver)
                 await listener.told(session_id, receiver, f"receives the cast at {address}")
+            case ReceiverProbed():
+                await listener.told(session_id, receiver, event.words)
             case ReceiverProgress():
                 await listener.counted(session_id, receiver, event.lost_packets)
             case ReceiverDone():

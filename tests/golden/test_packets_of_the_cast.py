@@ -48,8 +48,9 @@ REPORT = Report(
     slots=90,
     free_slots=3,
     holdup=Holdup.PROCESSOR,
+    probes=31,
 )
-REPORT_BYTES = "01020304 00000005 00000006 00000007 00000008 00000009 0000005a 00000003 02 000000"
+REPORT_BYTES = "01020304 00000005 00000006 00000007 00000008 00000009 0000005a 00000003 02 1f 0000"
 
 
 def records(*rows: tuple[int, int, int]) -> np.ndarray:
@@ -105,8 +106,8 @@ def test_an_acknowledgement_has_these_bytes() -> None:
 
 def test_a_beacon_has_these_bytes_and_the_length_of_a_data_packet() -> None:
     assert build_beacon_head(SESSION, 7) == bytes.fromhex("ca 22 0000 a1b2c3d4 ffffffff 00000007")
-    beacon = Beacon(Phase.REPAIRING, sequence=0x01020304, frontier=77, nack_interval_ms=10)
-    body = bytes.fromhex("01020304 0000004d 000a 02").ljust(SYMBOL_BYTES, b"\0")
+    beacon = Beacon(Phase.REPAIRING, sequence=0x01020304, frontier=77, nack_interval_ms=10, probe=True)
+    body = bytes.fromhex("01020304 0000004d 000a 02 01").ljust(SYMBOL_BYTES, b"\0")
     assert build_beacon(beacon, SYMBOL_BYTES) == body
     assert parse_beacon(body) == beacon
     assert len(AesGcm(KEY).seal(build_beacon_head(SESSION, 7), body)) == PACKET_BYTES

@@ -83,7 +83,7 @@ def test_pipe_reaches_a_pipe_sealed_with_a_key_and_programs_can_follow_it(tmp_pa
             bad.kill()
     events = [json.loads(line) for line in done.stdout.splitlines()]
     whats = [event["event"] for event in events if event["event"] != "progress"]
-    assert whats == ["joined", "done", "sent"]
+    assert whats == ["joined", "probed", "done", "sent"]
     assert events[-1]["receivers_done"] == 1
     assert events[-1]["sent_bytes"] > 1.04 * len(content)  # 5 % more, unasked
     assert json.loads(said.splitlines()[-1])["event"] == "received"

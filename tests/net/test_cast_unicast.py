@@ -55,11 +55,11 @@ def test_a_sender_that_shall_not_cast_sends_nothing_to_its_group(tmp_path: Path)
     with Lan(3) as lan:
         room = Room(lan, tmp_path, 4 * MIB + 1)
         receivers = [room.receive(number) for number in (1, 2)]
-        report = room.send(unicast=True, min_receivers=2, max_bitrate_bps=200_000_000).result()
+        report = room.send(unicast=True, min_receivers=2, max_bitrate_bps=100_000_000).result()
         for receiver in receivers:
             assert receiver.result()["unicast"] == "its sender casts nothing"
         assert report["receivers_done"] == 2 and report["sent_bytes"] == 0
-        assert report["elapsed_s"] > 0.25  # within the limit, both together
+        assert report["elapsed_s"] > 0.3  # of the second alone, within the limit
         assert room.holds(1) and room.holds(2)
 
 
