@@ -220,6 +220,8 @@ class RateControl:
         self._achieved = (0.0, 0)  # when it was last looked at, sequence
         self.achieved_bps = 0.0
         """What was sent of late."""
+        self.best_bps = 0.0
+        """The most that was sent so far."""
 
     @property
     def rate_bps(self) -> float:
@@ -238,8 +240,8 @@ class RateControl:
 
     def forget(self, receiver: int) -> None:
         """A receiver is done, failed, or no longer counts."""
-        self._listeners.pop(receiver, None)
-        self._find_room()
+        if self._listeners.pop(receiver, None) is not None:
+            self._find_room()
         if self._trial is not None and self._trial.receiver == receiver:
             self._rate = max(self._rate, self._trial.rate_bps)
             self._trial = None
@@ -257,15 +259,17 @@ class RateControl:
         since, first = self._achieved
         if now - since >= _ACHIEVED_S:
             self.achieved_bps = (sequence - first) * self._frame_bits / (now - since)
+            self.best_bps = max(self.best_bps, self.achieved_bps)
             self._achieved = (now, sequence)
         if passed > _STALE_S:  # there was nothing to send
             return
-        most = self._limit or UNLIMITED_BPS
-        if self._listeners:
-            fastest = max(listener.arrived_bps for listener in self._listeners.values())
+        grown = self._grown(sequence, now, passed)
+        if grown > self._rate:
+            most = self._limit or UNLIMITED_BPS
+            fastest = max((listener.arrived_bps for listener in self._listeners.values()), default=0.0)
             if fastest:
                 most = min(most, (_HEADROOM if self._searching else _HEADROOM_AGAIN) * fastest)
-        self._rate = max(self._rate, min(self._grown(sequence, now, passed), most))
+            self._rate = max(self._rate, min(grown, most))
 
     def _grown(self, sequence: int, now: float, passed: float) -> float:
         rate = self._rate
@@ -422,12 +426,14 @@ class RateControl:
         drained = max(0, distance(old.chunks_done, report.chunks_done)) * self._chunk_bits / passed
         over_s = _DRAIN_S if drained > listener.drain_bps else _DRAIN_LESS_S
         listener.drain_bps += (drained - listener.drain_bps) * min(1.0, passed / over_s)
+        room_before = listener.room_bps
         free = 0.0 if dropped else report.free_slots / max(1, report.slots)
         if report.holdup is Holdup.NONE or free > _SHORT:  # else it is full of chunks that wait for repair
             listener.room_bps = math.inf
         else:
             listener.room_bps = max(FLOOR_BPS, listener.drain_bps * (0.5 + free / _SHORT))
-        self._find_room()
+        if listener.room_bps != room_before:
+            self._find_room()
 
     def _find_room(self) -> None:
         self._room_bps = min((listener.room_bps for listener in self._listeners.values()), default=math.inf)

@@ -54,20 +54,20 @@ from imager.wire.session import BEACON_NUMBER, Holdup, Kind, Phase, Reject
 _JOIN_S = 0.1
 """JOIN is repeated after this, then after longer, up to _JOIN_MAX_S, until it is answered."""
 _JOIN_MAX_S = 1.0
-_STATUS_S = 0.5
+STATUS_S = 0.5
 """STATUS comes at least so often..."""
-_STATUS_INTERVALS = 10
+STATUS_INTERVALS = 10
 """...or once in so many of the sender's NACK intervals, once data comes and if that is more often."""
-_STATUS_FIRST_S = 0.01
-"""The first STATUS after the first data comes after this, each further one after 1.5 times as long, up to _STATUS_S:
+STATUS_FIRST_S = 0.01
+"""The first STATUS after the first data comes after this, each further one after 1.5 times as long, up to STATUS_S:
 the sender finds its rate by them."""
 _DONE_S = 0.02
 """DONE is repeated after this, doubling, DONE_TIMES in all."""
 _DONE_TIMES = 8
-_RETRY_S = 0.05
+RETRY_S = 0.05
 """What was asked for is asked for again after this, doubling with every try up to 16 times."""
-_UNHURRIED = 4
-"""During the first pass NACKs are so many times rarer than the sender allows: new data is on its way anyway."""
+UNHURRIED_S = 0.04
+"""During the first pass NACKs are no more frequent than this: new data is on its way anyway."""
 _MAX_NACKS = 8
 """NACK datagrams in one go."""
 _PLENTY = 4
@@ -88,6 +88,13 @@ class ReceiverSettings:
     control_key: bytes = field(repr=False)
     sender_timeout_s: float = 60
     """The session is lost when nothing of it arrived for so long."""
+
+
+def chance(receiver: int, times: int) -> float:
+    """0 to 1, another one each time and for each receiver, so that they do not all speak at once: what the first ask
+    for mends the others too.
+    """
+    return ((receiver * 2654435761 + times * 40503) % 65536) / 65536
 
 
 class ReceiverSession:
@@ -130,14 +137,15 @@ class ReceiverSession:
         self._received = 0
         self._repairs = 0
         self._nacks = 0
+        self._chances = 0
         self._asked_at = np.full(layout.block_count, -1e9)
         self._tries = np.zeros(layout.block_count, np.int32)
         self._nack_interval_s = 0.01
         self._nack_at = now
         self._join_at: float | None = now
         self._join_wait = _JOIN_S
-        self._status_at = now + _STATUS_S
-        self._status_wait = _STATUS_S
+        self._status_at = now + STATUS_S
+        self._status_wait = STATUS_S
         self._held_up = Holdup.NONE
         self._told_holdup, self._told_at = Holdup.NONE, now  # by the last STATUS
         self.falls_behind = False
@@ -238,7 +246,7 @@ class ReceiverSession:
     def _note_data(self, sequences: IntArray, now: float) -> None:
         """Packets with these sequences were proven."""
         if not self._received:
-            self._status_wait = _STATUS_FIRST_S
+            self._status_wait = max(STATUS_FIRST_S, self._nack_interval_s)
             self._status_at = min(self._status_at, now + self._status_wait)
         self._received += len(sequences)
         if not self._started:
@@ -283,7 +291,7 @@ class ReceiverSession:
         self._nack_interval_s = max(beacon.nack_interval_ms, 1) / 1000
         if beacon.phase > self._phase:
             self._phase = beacon.phase
-            self._nack_at = min(self._nack_at, now + self._jitter())
+            self._nack_at = min(self._nack_at, now + self._nack_interval_s * self._chance())
         if beacon.phase is Phase.ENDED:
             if self._done_at is not None:
                 self._close(DoneAcknowledged())
@@ -386,8 +394,12 @@ class ReceiverSession:
             messages.append(Join(self._assembly.to_hold_count))
         if now >= self._nack_at:
             records = self._records(now)
-            hurry = 1 if self._phase is Phase.REPAIRING else _UNHURRIED
-            self._nack_at = now + self._nack_interval_s * hurry
+            pause = self._nack_interval_s
+            if self._phase is not Phase.REPAIRING:
+                pause = max(pause, UNHURRIED_S)
+            self._nack_at = now + pause * (0.75 + 0.5 * self._chance())
+            if len(records):
+                self._status_at = max(self._status_at, now + self._status_wait)
             for start in range(0, len(records), self._most_records):
                 self._nacks += 1
                 messages.append(Nack(self.report(), records[start : start + self._most_records]))
@@ -396,7 +408,7 @@ class ReceiverSession:
         if now >= self._status_at:
             self._told_holdup, self._told_at = self.holdup, now
             self._status_at = now + self._status_wait
-            longest = min(_STATUS_S, _STATUS_INTERVALS * self._nack_interval_s) if self._received else _STATUS_S
+            longest = min(STATUS_S, STATUS_INTERVALS * self._nack_interval_s) if self._received else STATUS_S
             self._status_wait = min(self._status_wait * 1.5, longest)
             if self._join_at is None:
                 messages.append(Status(self.report()))
@@ -418,7 +430,7 @@ class ReceiverSession:
             self._frontier = max(self._frontier, self._layout.block_of(self._highest))
         blocks = blocks[blocks < self._frontier]
         lacking = assembly.lacking[blocks] - assembly.in_hand[blocks]
-        wait = _RETRY_S * (1 << np.minimum(self._tries[blocks], 4)) / 2
+        wait = RETRY_S * (1 << np.minimum(self._tries[blocks], 4)) / 2
         due = (lacking > 0) & (now - self._asked_at[blocks] >= wait)
         blocks, lacking = np.sort(blocks[due]), lacking[due][np.argsort(blocks[due], kind="stable")]
         most = _MAX_NACKS * self._most_records
@@ -518,9 +530,9 @@ class ReceiverSession:
         self._events = []
         return events
 
-    def _jitter(self) -> float:
-        """A part of the NACK interval of its own for each receiver, so that they do not all speak at once."""
-        return self._nack_interval_s * ((self._settings.receiver * 2654435761) % 1024) / 1024
+    def _chance(self) -> float:
+        self._chances += 1
+        return chance(self._settings.receiver, self._chances)
 
     def _lose(self, reason: str, unheard: bool = False) -> None:
         if unheard:

@@ -19,6 +19,10 @@ WHOLE_LACKING = 40
 they save, and a joiner lacks everything."""
 
 
+_RECKONED = 16
+"""Blocks that tell what blocks need."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceRun:
     """Consecutive source symbols."""
@@ -53,6 +57,8 @@ class RepairQueue:
         self._rows: dict[int, None] = {}
         self._whole: dict[int, int] = {}  # block -> symbols of it that were sent in this turn
         self._turn: dict[int, int] = {}  # block -> the symbol of it that its next turn begins with
+        self._steady = 0
+        self._typical = layout.symbol_count / max(1, layout.block_count)
         self.row_count = 0
         """Repair symbols that wait."""
         self.oldest: float | None = None
@@ -92,6 +98,22 @@ class RepairQueue:
         if self.row_count and self.oldest is None:
             self.oldest = now
         return int(len(valid) - np.count_nonzero(valid))
+
+    @property
+    def steady_share(self) -> float:
+        """Repair symbols for each source symbol that nearly every block of late needed: they may leave unasked."""
+        return max(0.0, (self._steady - 0.5) / self._typical)  # rounded up for each block
+
+    def reckon(self, first: int, end: int) -> None:
+        """Take what was asked for of blocks `first` to before `end`, which all receivers have had time to ask about."""
+        wanted = self._target[first:end]
+        if len(wanted) < _RECKONED:
+            return
+        enough = np.count_nonzero(wanted <= self._steady) / len(wanted)
+        if enough < 0.05:
+            self._steady = max(self._steady + 1, int(np.percentile(wanted, 10)))
+        elif enough > 0.2 and self._steady:
+            self._steady -= 1
 
     def volunteer(self, chunk: int, share: float) -> None:
         """Repair symbols of a chunk that nobody asked for yet: so many for each of its source symbols."""

@@ -43,12 +43,15 @@ class Roster:
     def __init__(self, silence_timeout_s: float) -> None:
         self._silence_timeout_s = silence_timeout_s
         self._members: dict[int, Member] = {}
+        self._silence_at: float | None = None
 
     def admit(self, receiver: int, cipher: Cipher, now: float) -> None:
         """Expect a receiver. Raises ValueError when its number was used before."""
         if receiver in self._members:
             raise ValueError(f"receiver {receiver} was admitted before")
         self._members[receiver] = Member(Standing.EXPECTED, now, cipher)
+        if self._silence_at is None:
+            self._silence_at = now + self._silence_timeout_s
 
     def get(self, receiver: int) -> Member | None:
         return self._members.get(receiver)
@@ -72,24 +75,31 @@ class Roster:
         """A demoted receiver is waited for again."""
         member = self._members[receiver]
         member.standing, member.heard_at = Standing.JOINED, now
+        if self._silence_at is None:
+            self._silence_at = now + self._silence_timeout_s
 
     def silent(self, now: float) -> list[int]:
         """Receivers that are waited for and have said nothing for too long."""
-        return [
-            number
-            for number, member in self._members.items()
-            if self._counts(member) and now - member.heard_at >= self._silence_timeout_s
-        ]
+        if self._silence_at is None or now < self._silence_at:
+            return []
+        waited_for = {number: member for number, member in self._members.items() if self._counts(member)}
+        limit = now - self._silence_timeout_s
+        found = [number for number, member in waited_for.items() if member.heard_at <= limit]
+        times = [member.heard_at for member in waited_for.values() if member.heard_at > limit]
+        self._silence_at = min(times) + self._silence_timeout_s if times else None
+        return found
 
     def next_silence(self) -> float | None:
-        """When the first of them will have been silent too long, if none says anything."""
-        times = [member.heard_at for member in self._members.values() if self._counts(member)]
-        return min(times) + self._silence_timeout_s if times else None
+        """When to ask for the silent next: not after the first of them will be. It is not looked for at each packet:
+        there may be thousands.
+        """
+        return self._silence_at
 
     def start_clock(self, now: float) -> None:
         """Silence counts from now: while a session waited for others, nobody was asked to speak."""
         for member in self._members.values():
             member.heard_at = max(member.heard_at, now)
+        self._silence_at = now + self._silence_timeout_s if self._members else None
 
     @staticmethod
     def _counts(member: Member) -> bool:

@@ -5,7 +5,8 @@ never instead of them; blocks that somebody lacks as a whole are sent again afte
 message is harmless, and nobody is waited for but at the end, and there no longer than the silence timeout.
 """
 
-from collections import Counter
+import math
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -62,6 +63,15 @@ from imager.wire.session import HEADER_BYTES, Kind, Phase, Reject, SlowPolicy
 
 _REPAIR_AGE_S = 0.005
 """Repair symbols wait so long for company, to leave as one burst."""
+_FEEDBACK_SHARE = 0.01
+"""Of the rate: what all NACKs together may take..."""
+_FEEDBACK_BITS = 1600
+"""...each so long, as a frame: that of a receiver of many, which asks for what the others lacked as well."""
+_NACK_MAX_S = 1.0
+_RECKON_S = 0.1
+"""How often it is looked at what the blocks of late needed..."""
+_RECKON_AFTER_S = 0.2
+"""...those which were sent so long ago, and three NACK intervals, that all who lack something have said so."""
 _BEACON_IDLE_S = 0.005
 """Beacons after the sender ran out of work: the first after this, then each after twice the time..."""
 _BEACON_MAX_S = 0.25
@@ -143,6 +153,7 @@ class SenderSession:
         self._end_beacons = _END_BEACONS
         self._begun_at = now
         self._first_pass_s = 0.0
+        self._passed: deque[tuple[float, int]] = deque([(now, 0)])  # when, and what the frontier was then
         self._is_held = settings.is_held
         self._cipher = cipher
         self._cast_cipher = cipher(settings.cast_key)
@@ -346,6 +357,8 @@ class SenderSession:
             return self._beacon(now) if self._sequence != self._beacon_sequence else None
         count = self._fill_headers(runs)
         self._rate.sent(self._sequence, now)
+        if self.phase is Phase.SENDING:
+            self._reckon(now)
         if now - self._rate_told[2] >= _RATE_TOLD_S:
             self._tell_rate(now)
         self._pacer.sent(count, rate_bps, now, self._rate.burst_s)
@@ -411,8 +424,9 @@ class SenderSession:
             room -= count
             if self._cursor < self._chunk_end:
                 break
-            if self._settings.fec_share:
-                self._repairs.volunteer(self._layout.chunk_of(self._cursor - 1), self._settings.fec_share)
+            share = max(self._settings.fec_share, self._repairs.steady_share)
+            if share:
+                self._repairs.volunteer(self._layout.chunk_of(self._cursor - 1), share)
             following = self._cursor < self._layout.symbol_count and self._layout.chunk_of(self._cursor)
             if following is False or not self._planned[following]:
                 break
@@ -443,9 +457,28 @@ class SenderSession:
             return self._layout.block_count
         return self._layout.block_of(self._cursor)
 
+    def _nack_interval_s(self) -> float:
+        """It grows with the receivers, so that what they say does not."""
+        said_bits = len(self._roster.waited_for()) * _FEEDBACK_BITS
+        return max(self._settings.nack_interval_s, min(_NACK_MAX_S, said_bits / (_FEEDBACK_SHARE * self._capacity_bps)))
+
+    @property
+    def _capacity_bps(self) -> float:
+        return min(self._rate.rate_bps or math.inf, max(self._rate.best_bps, self._settings.start_bps))
+
+    def _reckon(self, now: float) -> None:
+        """Learn what blocks need from those that were sent some time ago."""
+        if now - self._passed[-1][0] < _RECKON_S:
+            return
+        self._passed.append((now, self._frontier()))
+        settled = now - _RECKON_AFTER_S - 3 * self._nack_interval_s()
+        while len(self._passed) > 1 and self._passed[1][0] <= settled:
+            self._repairs.reckon(self._passed[0][1], self._passed[1][1])
+            self._passed.popleft()
+
     def _beacon(self, now: float) -> Burst:
         frontier = 0 if self.phase is Phase.WAITING else self._frontier()
-        interval_ms = round(self._settings.nack_interval_s * 1000)
+        interval_ms = round(self._nack_interval_s() * 1000)
         head = build_beacon_head(self._settings.session, self._beacons)
         self._beacons += 1
         probing = self.phase is Phase.WAITING and self._probing.left > 0

@@ -450,3 +450,33 @@ class TestRate:
         assert burst_packets(0) == burst_packets(1e10) == MAX_BURST
         assert burst_packets(1e8) == 8
         assert burst_packets(1e6) == 1
+
+
+class TestCrowds:
+    def test_the_nack_interval_grows_with_the_receivers_that_are_waited_for(self) -> None:
+        def interval_ms(receivers: int) -> int:
+            session = a_session(receivers=receivers)
+            burst = session.datagrams_to_send(0.0)
+            assert burst is not None
+            return beacon_of(burst).nack_interval_ms
+
+        assert interval_ms(1) == interval_ms(20) == 10
+        assert interval_ms(200) == 32  # at 1 Gbit/s
+
+    def test_what_every_block_needed_leaves_unasked_and_no_longer_when_they_do_not(self) -> None:
+        queue = RepairQueue(CastLayout([200 * SYMBOL_BYTES] * 200))
+        queue.ask(records(*((block, 5 + block % 3, 0) for block in range(40))), heard=1, frontier=100, now=0)
+        queue.take_rows(1000, 2)
+        queue.reckon(0, 40)
+        assert queue.steady_share == pytest.approx(4.5 / 200)
+        queue.volunteer(50, queue.steady_share)
+        assert queue.take_rows(44, 5000) == [RepairRun(50, 0, 5)]
+        for _ in range(5):
+            queue.reckon(100, 140)  # nobody asked
+        assert queue.steady_share == 0
+
+    def test_a_lone_receiver_that_loses_now_and_then_is_sent_nothing_unasked(self) -> None:
+        queue = RepairQueue(CastLayout([200 * SYMBOL_BYTES] * 200))
+        queue.ask(records(*((block, 3, 0) for block in range(0, 40, 2))), heard=1, frontier=100, now=0)
+        queue.reckon(0, 40)
+        assert queue.steady_share == 0
