@@ -176,7 +176,9 @@ class Room:
                 self._was_told_to_start_its_disk(mac)
                 local_s = seconds
             elif machine.serial.search(LOCAL_SAYS):
-                local_s = time.monotonic() - machine.powered_on_s
+                seconds = time.monotonic() - machine.powered_on_s
+                self._was_told_to_start_its_disk(mac)
+                local_s = seconds
             if local_s is not None:
                 say(f"{firmware.words}: its own disk after {local_s:.1f} s")
         except LabError as error:
