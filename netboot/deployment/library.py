@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from imager.errors import UnknownImage
-from imager.files.wim import import_wim
 from imager.image.capture import capture_image
+from imager.image.manifest import Manifest
 from imager.image.store import ImageStore
 from imager.image.verify import verify_image
 from netboot.deployment.describe import describe_manifest
@@ -40,7 +40,12 @@ class Library:
         return describe_manifest(manifest)
 
     async def import_wim(self, file: Path, name: str) -> dict[str, Any]:
-        manifest = await self._run(lambda: import_wim(file, self._store, name))
+        def work() -> Manifest:
+            from imager.files.wim import import_wim  # with an XML parser: memory that only this needs
+
+            return import_wim(file, self._store, name)
+
+        manifest = await self._run(work)
         self._changes.tell()
         return describe_manifest(manifest)
 

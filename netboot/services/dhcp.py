@@ -22,7 +22,7 @@ from netboot.model import Ignored
 from netboot.persistence.lease_journal import LeaseJournal
 from netboot.services.counters import PacketCounters
 from netboot.services.dhcp_log import LeaseLog
-from netboot.services.dhcp_sockets import DhcpSockets, Port, Received
+from netboot.services.dhcp_sockets import DhcpSockets, Port
 from netboot.services.interface import Interface
 from netboot.services.lease_clock import LeaseClock
 from netboot.services.probes import AHEAD_S, MOST_AT_ONCE, WAITING_S, AddressProbes
@@ -69,7 +69,8 @@ OnJunk = Callable[[str, str], None]
 """Told of every datagram that did not: where it came from, and why. Must not block."""
 
 
-_Read = tuple[Port, DhcpPacket, Received]
+_Read = tuple[Port, DhcpPacket, IPv4Address, int, IPv4Address]
+"""A packet that was read: at which port, from which address and port, and to which address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +201,8 @@ class DhcpService:
             except WireError as error:
                 self._drop(str(received.source), str(error))
                 continue
-            self._not_answered(self._backlog.put(request.message_type, (port, request, received), self._clock()))
+            read = (port, request, received.source, received.source_port, received.destination)
+            self._not_answered(self._backlog.put(request.message_type, read, self._clock()))
         self._serve()
 
     def _serve(self) -> None:
@@ -222,8 +224,8 @@ class DhcpService:
 
     def _asked(self, read: _Read) -> _Asked:
         """Of now: the core's time never goes back, in whatever order packets are answered."""
-        port, request, received = read
-        arrival = Arrival(self._clock(), received.source, received.source_port, received.destination, port.number)
+        port, request, source, source_port, destination = read
+        arrival = Arrival(self._clock(), source, source_port, destination, port.number)
         return _Asked(port, request, arrival)
 
     def _not_answered(self, late: list[_Read]) -> None:
