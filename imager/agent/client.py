@@ -91,9 +91,11 @@ class ApplianceClient:
         """The signed manifest, not yet checked."""
         return self._authorised("GET", messages.MANIFEST.format(task_id=task_id), timeout_s=120)
 
-    def ready(self, task_id: int, bitmap: bytes) -> Admission:
-        """We lack what `bitmap` says: where it comes from. Returns only when the appliance answered."""
-        path = messages.READY.format(task_id=task_id)
+    def ready(self, task_id: int, bitmap: bytes, unheard: bool = False) -> Admission:
+        """We lack what `bitmap` says: where it comes from. `unheard`: casts do not reach us. Returns only when the
+        appliance answered.
+        """
+        path = messages.READY.format(task_id=task_id) + ("?unheard=true" if unheard else "")
         return decode(Admission, self._authorised("POST", path, bitmap, kind=_BYTES, patience_s=None))
 
     def chunk(self, task_id: int, chunk_hash: bytes) -> bytes:

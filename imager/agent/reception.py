@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from imager.agent.intake import Target, take_in, workers_bytes
 from imager.agent.tasks import TaskContext
 from imager.agent.unicast import UnicastSource
-from imager.errors import CastError
+from imager.errors import CastError, GroupUnheard
 from imager.image.manifest import Manifest
 from imager.image.plan import build_bitmap
 from imager.multicast.memory import divide_memory
@@ -54,6 +54,7 @@ class Reception:
         self._memory_bytes = memory_bytes
         self._take_prepared = take_prepared
         self._counters = Counters()
+        self._unheard = False
 
     def run(self) -> Counters:
         """Raises CastError when nothing comes, however often the appliance is asked, and what `take_in` raises."""
@@ -63,6 +64,9 @@ class Reception:
             before = len(self._lacking)
             try:
                 self._receive_once()
+            except GroupUnheard as problem:
+                self._unheard = True
+                context.say(f"{problem}; asking the appliance for another way")
             except CastError as problem:
                 context.check_wanted()
                 fruitless = 0 if len(self._lacking) < before else fruitless + 1
@@ -79,7 +83,7 @@ class Reception:
     def _receive_once(self) -> None:
         context = self._context
         bitmap = build_bitmap(sorted(self._lacking), len(self._manifest.chunks))
-        admission = context.client.ready(context.task_id, bitmap)
+        admission = context.client.ready(context.task_id, bitmap, self._unheard)
         context.meter.note(admission.reason)
         if not self._lacking:
             return

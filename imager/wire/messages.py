@@ -29,7 +29,8 @@ MANIFEST = "/agent/v1/tasks/{task_id}/manifest"
 """GET, answered by the signed manifest (application/octet-stream)."""
 READY = "/agent/v1/tasks/{task_id}/ready"
 """POST a bitmap (application/octet-stream): bit i, most significant first, is set when chunk i is lacking;
-answered by Admission. Who says it again, with what it lacks by then, is admitted anew."""
+answered by Admission. Who says it again, with what it lacks by then, is admitted anew; with `?unheard=true`, because no
+cast reaches it, it is told to fetch its chunks."""
 CHUNK = "/agent/v1/tasks/{task_id}/chunks/{hash}"
 """Of a deployment: GET the stored chunk. Of a capture: HEAD: 200 when the appliance holds this chunk, else 404; PUT the
 compressed chunk: 204."""

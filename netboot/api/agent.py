@@ -109,9 +109,9 @@ def build_agent_app(agents: Agents, boot: BootTree) -> FastAPI:
         return Response(await agents.manifest(machine, task_id), media_type=BYTES)
 
     @app.post(READY)
-    async def ready(request: Request, machine: Machine, task_id: TaskId) -> Response:
+    async def ready(request: Request, machine: Machine, task_id: TaskId, unheard: bool = False) -> Response:
         await agents.check_running(machine, task_id)
-        admission = await agents.ready(machine, task_id, await read_body(request, LARGEST_BITMAP_BYTES))
+        admission = await agents.ready(machine, task_id, await read_body(request, LARGEST_BITMAP_BYTES), unheard)
         return Response(encode(admission), media_type=JSON)
 
     @app.head(CHUNK)

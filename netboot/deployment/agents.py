@@ -314,16 +314,22 @@ class Agents:
         self._board.heard(task_id, self._clock.monotonic())
         return await self._images.signed_manifest(task.image, task.version)
 
-    async def ready(self, machine_id: int, task_id: int, bitmap: bytes) -> Admission:
-        """The machine lacks what the bitmap says. Raises MessageError for one that does not fit."""
+    async def ready(self, machine_id: int, task_id: int, bitmap: bytes, unheard: bool = False) -> Admission:
+        """The machine lacks what the bitmap says; `unheard`: no cast reaches it. Raises MessageError for a bitmap that
+        does not fit.
+        """
         task = await self._running(machine_id, task_id)
         if task.session_id is None:
             raise UnknownError(f"task {task_id} has no session: it is a {task.kind}")
         manifest = await self._images.manifest(task.image, task.version)
         parse_bitmap(bitmap, len(manifest.chunks))
         self._board.heard(task_id, self._clock.monotonic())
+        if unheard:
+            self._casts.serve_by_unicast(task.session_id, task.receiver, "none of the cast's packets reach it")
         admission = await self._casts.ready(task.session_id, task.receiver, bitmap)
         text = f"{task.machine} is ready and lacks {count_lacking(bitmap)} of {len(manifest.chunks)} chunks"
+        if admission.unicast:
+            text += f", which it fetches by unicast: {admission.reason}"
         await self._database.run(
             self._sessions.add_event,
             text,

@@ -47,6 +47,9 @@ class Casts(Protocol):
     async def ready(self, session_id: int, receiver: int, wanted: bytes) -> Admission:
         """A receiver lacks the chunks whose bit is set. Raises ConflictError when the session is not open."""
 
+    def serve_by_unicast(self, session_id: int, receiver: int, reason: str) -> None:
+        """No cast reaches this receiver: from when it is ready the next time it fetches its chunks."""
+
     def listens(self, session_id: int, receiver: int, number: int) -> bool:
         """Whether the cast of this number goes on, and waits for this receiver."""
 

@@ -193,6 +193,7 @@ class CastService:
                 self._let_end(cast)
             elif receiver in cast.unicast:
                 self._remove(cast, receiver, "it fetches its chunks")
+                cast.receiving.discard(receiver)
                 cast.served.add(receiver)
                 self._let_end(cast)
                 admission = Admission(unicast=True, reason=cast.unicast[receiver])

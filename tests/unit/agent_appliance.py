@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return 200, encode(appliance.tasks.get(timeout=wait_s))
             except queue.Empty:
                 return 200, encode(Task(0, TaskKind.WAIT))
-        match = re.fullmatch(r"/agent/v1/tasks/(\d+)/(\w+)(?:/([0-9a-f]{64}))?", self.path)
+        match = re.fullmatch(r"/agent/v1/tasks/(\d+)/(\w+)(?:/([0-9a-f]{64}))?", self.path.partition("?")[0])
         if match is None:
             return 404, b'{"detail": "no such path"}'
         return self._respond_to_task(match[2], match[3] or "", body)

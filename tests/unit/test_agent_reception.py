@@ -13,11 +13,11 @@ from imager.agent.client import TaskGone
 from imager.agent.intake import FileTarget
 from imager.agent.reception import Counters, Reception
 from imager.agent.unicast import AHEAD, UnicastSource
-from imager.errors import CastError
+from imager.errors import CastError, GroupUnheard
 from imager.image.manifest import Chunk, Manifest
 from imager.image.plan import parse_bitmap
 from imager.image.store import ImageStore, places_of, read_first_sound
-from imager.wire.messages import Admission
+from imager.wire.messages import Admission, CastAddress
 from imager.wire.session import Holdup
 
 UNICAST = Admission(unicast=True, reason="it heard nothing of the probe")
@@ -121,6 +121,21 @@ def test_what_came_before_an_end_is_not_asked_for_again(scene: Scene) -> None:
     first, second = (parse_bitmap(bitmap, len(scene.manifest.chunks)) for bitmap in scene.appliance.ready)
     assert len(first) == 5 and len(second) <= 2
     assert Ending.stored == 5
+
+
+def test_a_machine_that_hears_nothing_of_its_cast_says_so_and_fetches(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unheard(self: Reception, cast: CastAddress, bitmap: bytes) -> None:
+        raise GroupUnheard("the sender answers, but none of its multicast packets arrived")
+
+    cast = CastAddress(1, 1, "239.77.1.1", 7400, "127.0.0.1", 7101, 1472, "00" * 32, "00" * 32)
+    monkeypatch.setattr(Reception, "_receive_cast", unheard)
+    scene.appliance.on_ready = lambda bitmap: UNICAST if len(scene.appliance.ready) > 1 else Admission(cast)
+    scene.receive()
+    assert scene.output.read_bytes() == scene.data
+    asked = [path.partition("ready")[2] for _, path in scene.appliance.requests if "ready" in path]
+    assert asked == ["", "?unheard=true"]
 
 
 def test_an_appliance_that_tells_no_way_is_asked_some_times_and_no_more(scene: Scene) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from deployment_builders import LOOPBACK, A, B, a_bench, done, failed, next_task
 from inventories import an_inventory
 
+from imager.image.chunks import Decompressor
 from imager.image.manifest import parse_signed
 from imager.image.plan import build_bitmap
-from imager.wire.messages import Admission, After, Progress, TaskKind, decode, encode
+from imager.wire.messages import Admission, After, Progress, ProgressAnswer, TaskKind, decode, encode
 from netboot.deployment.grouping import CastInterface
 
 
@@ -245,5 +246,45 @@ def test_cancelled_task_tells_its_agent_to_stop(tmp_path: Path) -> None:
             assert progress.status_code == 410
             assert (await bench.admin.post(f"/api/v1/tasks/{task.id}/cancel")).status_code == 409
             assert (await bench.admin.get(f"/api/v1/sessions/{session['id']}")).json()["state"] == "failed"
+
+    asyncio.run(story())
+
+
+def test_machine_that_no_cast_reaches_fetches_the_chunks_of_its_image_and_no_others(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            machine, manifest, session, task = await bench.deploying(A)
+            path = f"/agent/v1/tasks/{task.id}"
+            answer = await machine.post(f"{path}/ready?unheard=true", content=b"\x80")
+            admission = decode(Admission, answer.content)
+            assert (admission.cast, admission.unicast) == (None, True)
+            chunk = manifest.chunks[0]
+            got = await machine.get(f"{path}/chunks/{chunk.hash.hex()}")
+            assert Decompressor().open(got.content, chunk.raw_bytes, chunk.hash) == A
+            assert (await machine.get(f"{path}/chunks/{'00' * 32}")).status_code == 404
+            _, stranger = await bench.register(an_inventory("52:54:00:00:00:09"))
+            assert (await stranger.get(f"{path}/chunks/{chunk.hash.hex()}")).status_code == 404
+            events = (await bench.admin.get(f"/api/v1/sessions/{session['id']}")).json()["events"]
+            assert any("fetches by unicast: none of the cast's packets reach it" in event["text"] for event in events)
+
+    asyncio.run(story())
+
+
+def test_machine_that_listens_to_a_cast_of_another_time_is_told_to_ask_again(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            machine, _, _, task = await bench.deploying(A)
+            path = f"/agent/v1/tasks/{task.id}"
+            cast = decode(Admission, (await machine.post(f"{path}/ready", content=b"\x80")).content).cast
+            assert cast is not None
+
+            async def told(number: int) -> tuple[int, bytes]:
+                word = encode(Progress("receive", 0, 1, 0.0, cast=number))
+                answer = await machine.post(f"{path}/progress", content=word)
+                return answer.status_code, answer.content
+
+            assert await told(0) == (204, b"")
+            assert await told(cast.session) == (204, b"")
+            assert await told(cast.session ^ 1) == (200, encode(ProgressAnswer(again=True)))
 
     asyncio.run(story())

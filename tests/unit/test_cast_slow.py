@@ -1,4 +1,4 @@
-"""Who is found slow, when, by which words, and what that costs the others."""
+"""Who is found slow, when, by which words, and what slow and late machines cost the others."""
 
 from dataclasses import dataclass, field
 
@@ -220,3 +220,14 @@ def test_a_machine_that_is_away_for_some_seconds_delays_nobody_and_gets_all(alon
     assert broken_promises(scenario, outcome) == []
     assert len(outcome.held[2]) == len(LENGTHS)
     assert max(outcome.finished_at[0], outcome.finished_at[1]) < 1.02 * alone_s
+
+
+def test_one_that_joins_when_half_is_sent_costs_no_more_than_what_it_missed() -> None:
+    without = simulate(a_cast(receivers=2, loss=0.01))
+    late_at = max(without.finished_at.values()) / 2
+    sent_then = next(sent for at, _, sent, _ in without.rates if at >= late_at)
+    scenario = a_cast(receivers=3, loss=0.01, joins_at={2: late_at})
+    outcome = simulate(scenario)
+    assert broken_promises(scenario, outcome) == []
+    assert len(outcome.held[2]) == len(LENGTHS)
+    assert outcome.sent_packets - without.sent_packets < 1.02 * sent_then
