@@ -43,8 +43,6 @@ DATA_HEADER = np.dtype(
 NACK_RECORD = np.dtype([("block", ">u4"), ("lacking", ">u2"), ("next_row", ">u2")])
 """lacking: symbols that are missing beyond the repair symbols in hand; next_row: 1 + the highest repair row seen."""
 
-HeaderArray = npt.NDArray[np.void]
-"""Records of DATA_HEADER."""
 RecordArray = npt.NDArray[np.void]
 """Records of NACK_RECORD."""
 
