@@ -37,7 +37,8 @@ _HASH_FRAME = 1 << 20
 """Bytes of hashes in one frame."""
 _MAX_CHUNKS = 1 << 22
 """4 TiB in chunks of 1 MiB; the hashes of so many are 128 MiB."""
-_CHUNK_BYTES_RANGE = range(1, (1 << 30) + 1)
+_CHUNK_BYTES_RANGE = range(1, (16 << 20) + 1)
+"""A receiver's ring has room for four chunks at least: what anybody offers must not take more than its memory."""
 _MAX_CONNECTIONS = 256
 """At a time; whoever comes beyond waits in the backlog."""
 _DONE = b"\xff\xff\xff\xff"

@@ -451,6 +451,7 @@ class TestCatalogue:
             (Catalogue("f", 2500, 1000, "00", ADDRESS), [bytes(32)] * 4, "a frame of 128 bytes"),
             (Catalogue("f", -1, 1000, "00", ADDRESS), [], "impossible size"),
             (Catalogue("f", 1, 0, "00", ADDRESS), [], "impossible size"),
+            (Catalogue("f", 1, (16 << 20) + 1, "00", ADDRESS), [], "impossible size"),
             (Catalogue("f", 2**36, 1, "00", ADDRESS), [], "at most 4194304 can be received"),
             (Catalogue("f", 2**62, 1000, "00", ADDRESS), [], "at most 4194304 can be received"),
         ],
