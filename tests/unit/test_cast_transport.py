@@ -461,6 +461,7 @@ class TestCatalogue:
             "too many hashes",
             "negative size",
             "chunks of nothing",
+            "chunks that fit no memory",
             "many chunks",
             "a huge file",
         ],
