@@ -31,3 +31,13 @@ def test_blank_bios_and_uefi_machines_get_an_image_over_a_lossy_network_and_boot
         assert machine.dropped_packets > 0, "the network lost nothing: this has tested too little"
         assert machine.report.lost_packets > 0
         assert (machine.name, "receive") in steps_seen
+
+
+@pytest.mark.long
+def test_a_room_is_imaged_though_power_sender_and_appliance_are_cut_off_in_the_middle() -> None:
+    said: list[str] = []
+    with Run() as run, Scenario(run, Options(bios=1, uefi=1, trouble=True), said.append) as scenario:
+        machines = scenario.play(lambda session: None)
+    assert find_doubts(machines, scenario.image) == {"bios-1": [], "uefi-1": []}, said
+    interrupted = machines[0].report
+    assert interrupted is not None and interrupted.chunks_skipped > 0, "it went on where its disk was"

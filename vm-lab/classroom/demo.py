@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.bios + options.uefi == 0:
         parser.error("at least one machine is wanted")
-    chosen = Options(options.bios, options.uefi, options.loss, options.pcap)
+    chosen = Options(options.bios, options.uefi, options.loss, options.pcap, options.trouble)
     console = Console()
     steps = Steps(console)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -178,6 +178,11 @@ def _parser() -> argparse.ArgumentParser:
         default=0.0,
         metavar="PERCENT",
         help="packets to each machine that get lost (default: 0)",
+    )
+    parser.add_argument(
+        "--trouble",
+        action="store_true",
+        help="cut a machine's power, kill the sender, kill and restart the appliance, all in the middle of the cast",
     )
     parser.add_argument("--keep", action="store_true", help="serve on until Ctrl-C, to look around")
     parser.add_argument(

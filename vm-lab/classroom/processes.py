@@ -106,6 +106,17 @@ def most_memory_bytes(pid: int) -> int:
     return total
 
 
+def descendants(pid: int, word: str) -> list[int]:
+    """Those that run now and have this word on their command line."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        for task in Path(f"/proc/{waiting.pop()}/task").iterdir():
+            waiting += (children := list(map(int, (task / "children").read_text().split())))
+            found += [child for child in children if word.encode() in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return found
+
+
 class BackgroundProcess:
     """A program that runs until it is stopped; a context manager."""
 
@@ -142,6 +153,12 @@ class BackgroundProcess:
                 env={**os.environ, **self._environment},
                 start_new_session=True,
             )
+
+    def kill(self) -> None:
+        """End its whole session at once, as a power cut would; `start` starts it again."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     def check(self) -> None:
         """Raise LabError when it has ended."""

@@ -7,6 +7,7 @@ appliance's API.
 import json
 import os
 import re
+import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,9 +22,10 @@ from classroom.errors import LabError
 from classroom.firmware import OVMF, SEABIOS, SEABIOS_E1000
 from classroom.machine import Machine, MachineSpec
 from classroom.network import SERVER_INTERFACE, Classroom, Port
-from classroom.processes import BackgroundProcess, last_lines, run_program
+from classroom.processes import BackgroundProcess, descendants, last_lines, run_program
 from classroom.proof import ImageFacts, MachineProof, parse_booted
 from classroom.run import Run
+from classroom.trouble import RATE, Trouble, Troubles
 from imager.wire.messages import Proof, decode
 from netboot.cli.client import ApplianceClient
 from netboot.errors import NetbootError
@@ -54,6 +56,8 @@ class Options:
     uefi: int = 1
     loss_percent: float = 0.0
     pcap: Path | None = None
+    trouble: bool = False
+    """See trouble.py."""
 
 
 @dataclass(slots=True)
@@ -184,14 +188,7 @@ class Scenario:
             BackgroundProcess("roomcast serve", command, log=self.serve_log, namespace=self.classroom.server)
         )
 
-        def answers() -> bool:
-            self._check()
-            try:
-                return bool(self._get("/healthz"))
-            except NetbootError:
-                return False
-
-        _wait_until(answers, SERVE_TIMEOUT_S, "the appliance does not answer")
+        self._wait_for_appliance()
         self._say("the appliance serves the classroom")
         facts = self._get(f"/api/v1/images/{IMAGE}")
         self._image = ImageFacts(
@@ -240,6 +237,9 @@ class Scenario:
         """Cast the image to all machines, until each has ended its task."""
         names = [seat.name for seat in self._seats]
         command = ["deploy", IMAGE, "--to", ",".join(names)]
+        troubles = Troubles() if self._options.trouble else None
+        if troubles is not None:
+            command += ["--max-bitrate", RATE]
         self._say(f"roomcast {' '.join(command)}")
         said = self._roomcast(*command, "--socket", str(self.socket))
         found = re.search(r"session (\d+)", said)
@@ -250,12 +250,17 @@ class Scenario:
             self._check()
             session = self._get(f"/api/v1/sessions/{found[1]}")
             show(session)
+            if troubles is not None and (trouble := troubles.due(session)) is not None:
+                self._make(trouble)
+                continue
             if all(task["state"] not in ("pending", "running") for task in session["tasks"]):
                 break
             if time.monotonic() > deadline:
                 states = ", ".join(f"{task['machine']} {task['state']}" for task in session["tasks"])
                 raise LabError(f"the session has not ended within {DEPLOY_TIMEOUT_S:.0f} s: {states}")
             time.sleep(POLL_S)
+        if troubles is not None and not troubles.all_came:
+            raise LabError("the cast was over before all went wrong that should have")
         if counted := session["statistics"]:
             self._say(
                 f"cast: {counted['sent_bytes'] / 1e6:,.0f} MB sent once for all in {counted['elapsed_s']:.1f} s, "
@@ -301,6 +306,32 @@ class Scenario:
             boot_s=seat.boot_s,
             dropped_packets=self.classroom.dropped_packets(seat.port),
         )
+
+    def _wait_for_appliance(self) -> None:
+        def answers() -> bool:
+            self._check()
+            try:
+                return bool(self._get("/healthz"))
+            except NetbootError:
+                return False
+
+        _wait_until(answers, SERVE_TIMEOUT_S, "the appliance does not answer")
+
+    def _make(self, trouble: Trouble) -> None:
+        assert self._appliance is not None
+        self._say(trouble)
+        match trouble:
+            case Trouble.POWER:
+                machine = self._seats[0].machine
+                machine.power_off()
+                machine.power_on()
+            case Trouble.SENDER:
+                for process in descendants(self._appliance.pid, "send_process"):
+                    os.kill(process, signal.SIGKILL)
+            case Trouble.APPLIANCE:
+                self._appliance.kill()
+                self._appliance.start()
+                self._wait_for_appliance()
 
     def _check(self) -> None:
         """Raise LabError when the appliance or a machine has ended."""
