@@ -221,7 +221,7 @@ class SlowWatch:
 
     def _find_silent(self, now: float) -> None:
         silent = [(number, machine) for number, machine in self._counted() if now - machine.mark.at >= _SILENT_S]
-        if self._policy is SlowPolicy.DEMOTE and len(silent) * 2 < len(self._machines):
+        if self._policy is SlowPolicy.DEMOTE and len(silent) * 2 <= len(self._machines):
             for receiver, machine in silent:
                 self._find_slow(receiver, machine, f"it says nothing for {_SILENT_S:g} s")
 

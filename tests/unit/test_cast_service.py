@@ -1,7 +1,8 @@
 """The appliance's casts: restarts, receivers that come as the sender ends, and what fails beside them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from imager.multicast.events import Limit, RateReason
 from imager.transport.receive import ReceiveProcess
 from imager.wire.messages import Admission, CastAddress, Task, decode
 from netboot.cli.watch import draw_session
+from netboot.services.cast import FETCHING_S, GATHER_S, MOST_DEATHS
 
 A = b"a" * 4096
 LOOPBACK = "127.0.0.1"
@@ -148,6 +150,93 @@ def test_machine_that_comes_when_all_are_served_gets_a_cast_of_its_own(tmp_path:
                     await bench.appliance.changes.wait(bench.appliance.changes.version, 0.2)
             assert found[0].cast_key != found[1].cast_key and found[0].session != found[1].session
             assert found[0].control_port == found[1].control_port
+
+    run(story())
+
+
+async def until(bench: Bench, condition: Callable[[], bool]) -> None:
+    while not condition():
+        await bench.appliance.changes.wait(bench.appliance.changes.version, 0.2)
+
+
+def test_session_whose_sender_died_gets_another_which_waits_for_who_was_receiving(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            machines = [await bench.register(an_inventory(f"52:54:00:00:00:0{number}")) for number in (1, 2)]
+            manifest = bench.keep_image("golden", A)
+            await bench.deploy("golden", *(registration.name for registration, _ in machines))
+            before = [await take(client) for _, client in machines]
+            receivers = [ReceiveProcess(each, LOOPBACK, manifest.stored_lengths) for each in before]
+            for receiver in receivers:
+                receiver.start()
+            casts = bench.appliance.casts
+            cast = casts._casts[1]
+            await until(bench, lambda: cast.begun)
+            assert casts.listens(1, 1, before[0].session)
+            assert cast.process is not None and cast.process._child is not None
+            cast.process._child.process.kill()
+            await until_told(bench, 1, "waits for a sender: the one before died")
+            assert not casts.listens(1, 1, before[0].session)
+            for receiver in receivers:
+                receiver.stop()
+            after = [await ready(client, task) for task, (_, client) in enumerate(machines, 1)]
+            assert {each.session for each in after} != {before[0].session} and after[0].session == after[1].session
+            receivers = [ReceiveProcess(each, LOOPBACK, manifest.stored_lengths) for each in after]
+            receivers[0].start()
+            await until(bench, lambda: 1 in cast.joined)
+            assert not cast.begun, "the second is waited for"
+            bench.clock.now_s += GATHER_S
+            await until(bench, lambda: cast.begun)
+            receivers[1].start()
+            for receiver in receivers:
+                assert set(await asyncio.to_thread(receive_all, receiver)) == {0}
+                receiver.stop()
+
+    run(story())
+
+
+def test_senders_that_die_one_after_the_other_fail_the_session(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            _, client = await bench.register(an_inventory())
+            bench.keep_image("golden", A)
+            await bench.deploy("golden", "all")
+            await take(client)
+            cast = bench.appliance.casts._casts[1]
+            for death in range(MOST_DEATHS + 1):
+                assert cast.process is not None and cast.process._child is not None
+                cast.process._child.process.kill()
+                await until(bench, lambda: cast.process is None)
+                if death < MOST_DEATHS:
+                    await ready(client, 1)
+            await until_told(bench, 1, "sending broke off: the sending process ended unexpectedly")
+
+    run(story())
+
+
+def test_sessions_that_send_share_what_the_appliance_may_send(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            current = bench.appliance.current
+            current.settings = replace(current.settings, max_bitrate_bps=90_000_000)
+            casts = bench.appliance.casts
+            receivers = []
+            for number in (1, 2):
+                registration, client = await bench.register(an_inventory(f"52:54:00:00:00:0{number}"))
+                manifest = bench.keep_image(f"golden-{number}", A)
+                await bench.deploy(f"golden-{number}", registration.name)
+                receivers.append(ReceiveProcess(await take(client), LOOPBACK, manifest.stored_lengths))
+                receivers[-1].start()
+                await until(bench, lambda number=number: casts._casts[number].begun)  # type: ignore[misc]
+            await until(bench, lambda: [casts._casts[each].total_bps for each in (1, 2)] == [45_000_000, 45_000_000])
+            await casts.pace_unicast(2, 0)
+            await until(bench, lambda: casts._casts[1].total_bps == 30_000_000)
+            assert casts._casts[2].unicast_bps == 30_000_000
+            await casts.leave(2, 1, "it is gone")
+            bench.clock.now_s += FETCHING_S + 1
+            await until(bench, lambda: casts._casts[1].total_bps == 90_000_000)
+            for receiver in receivers:
+                receiver.stop()
 
     run(story())
 

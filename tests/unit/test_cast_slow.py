@@ -109,6 +109,13 @@ def test_one_that_says_nothing_while_others_speak_is_not_waited_for() -> None:
     assert verdict == Verdict(3, True, "it says nothing for 3 s")
 
 
+def test_of_two_machines_the_one_that_speaks_does_not_wait_for_the_other() -> None:
+    room = Room()
+    room.go_on(2, {1: 1.0, 2: 1.0})
+    room.go_on(4, {1: 1.0, 2: None})
+    assert room.slow == [2]
+
+
 def test_a_room_that_is_cut_off_as_a_whole_has_no_slow_machine() -> None:
     room = Room()
     room.go_on(2, {1: 1.0, 2: 1.0, 3: 1.0})
