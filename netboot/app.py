@@ -201,6 +201,7 @@ def _build_web(
         appliance.changes,
         Renderer(),
         lambda: current.settings.max_wait_s,
+        lambda: current.settings.unicast,
         facts,
         appliance.boot_history,
     )

@@ -87,10 +87,11 @@ def build_admin_app(
     changes: Changes,
     renderer: Renderer,
     max_wait_s: Callable[[], float],
+    unicast: Callable[[], bool],
     facts: Callable[[], ApplianceFacts],
     boots: BootHistory,
 ) -> FastAPI:
-    """The app; it holds no state of its own. `max_wait_s`: of a deployment that names none."""
+    """The app; it holds no state of its own. `max_wait_s`, `unicast`: of a deployment that names none."""
     app = FastAPI(title="Roomcast", version="1", docs_url=None, redoc_url=None)
     add_error_handlers(app)
     add_boot_log(app, boots, lambda: facts().counters)
@@ -179,6 +180,7 @@ def build_admin_app(
             max_bitrate_bps=request.max_bitrate_bps,
             slow=request.slow,
             floor_bps=request.floor_bps,
+            unicast=unicast() if request.unicast is None else request.unicast,
             after=request.after,
         )
         session, _ = await orders.deploy(order)

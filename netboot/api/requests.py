@@ -54,6 +54,8 @@ class DeployRequest(_Request):
     """What becomes of machines that are slower than the others."""
     floor_bps: Annotated[int, Field(ge=0, le=MOST_BPS)] = 0
     """Below it a machine is slow; 0: when it takes much less than the others."""
+    unicast: bool | None = None
+    """Cast nothing: each machine fetches its chunks. None: as the settings say."""
     after: After = After.REBOOT
 
 

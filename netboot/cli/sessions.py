@@ -36,6 +36,10 @@ def register(app: typer.Typer) -> None:
         ] = None,
         slow: Slow = "demote",
         floor: Floor = None,
+        unicast: Annotated[
+            bool | None,
+            typer.Option("--unicast/--multicast", help="Let each machine fetch the image: no multicast here."),
+        ] = None,
         after: Annotated[
             str, typer.Option(metavar="reboot|poweroff|stay", help="What each machine does then.")
         ] = "reboot",
@@ -61,6 +65,7 @@ def register(app: typer.Typer) -> None:
             "max_bitrate_bps": bitrate_option(max_bitrate),
             "slow": slow_option(slow),
             "floor_bps": bitrate_option(floor),
+            "unicast": unicast,
             "after": after,
         }
         with ApplianceClient(socket) as appliance:

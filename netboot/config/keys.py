@@ -223,6 +223,14 @@ KEYS = (
         "Multicast network; each session takes a group of its own in it.",
     ),
     Key(
+        "unicast",
+        "unicast",
+        values.boolean,
+        "unicast = true",
+        "Sessions cast nothing; each machine fetches its chunks: for a network that carries no multicast.",
+        live=True,
+    ),
+    Key(
         "querier",
         "querier",
         values.boolean,

@@ -107,6 +107,8 @@ class Settings:
     """A machine that waits in the agent without a task for so long is told to start its disk."""
     join_within_s: float = 4 * 3600.0
     """A machine that did not take its task within this time has failed."""
+    unicast: bool = False
+    """Sessions cast nothing, unless the deployment says otherwise."""
     querier: bool = False
     """Ask who wants multicast where nobody else does."""
     querier_interval_s: int = 125

@@ -47,6 +47,7 @@ class DeployOrder:
     max_bitrate_bps: int = 0
     slow: SlowPolicy = SlowPolicy.DEMOTE
     floor_bps: int = 0
+    unicast: bool = False
     after: After = After.REBOOT
 
 
@@ -101,6 +102,7 @@ class Orders:
             max_bitrate_bps=order.max_bitrate_bps,
             slow=order.slow,
             floor_bps=order.floor_bps,
+            unicast=order.unicast,
         )
         tasks = plan_tasks(machines, manifest.name, manifest.version, order.target, order.after)
         session, records = await self._database.run(self._sessions.create_session, new, tasks, self._clock.wall())

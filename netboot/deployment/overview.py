@@ -75,6 +75,7 @@ class SessionView:
     max_bitrate_bps: int
     slow: SlowPolicy
     floor_bps: int
+    unicast: bool
     statistics: dict[str, float]
     pace: Pace | None
     """How fast it is sent now; None when it is not."""
@@ -219,6 +220,7 @@ class Overview:
             max_bitrate_bps=session.max_bitrate_bps,
             slow=session.slow,
             floor_bps=session.floor_bps,
+            unicast=session.unicast,
             statistics=session.statistics,
             pace=self._board.pace(session.id) if session.state is SessionState.SENDING else None,
             tasks=tuple(self.task(task) for task in tasks),

@@ -49,6 +49,8 @@ class NewSession:
     slow: SlowPolicy
     floor_bps: int
     """Below it a machine is slow; 0: when it takes much less than the others."""
+    unicast: bool
+    """Nothing is cast: each machine fetches its chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Session:
     max_bitrate_bps: int
     slow: SlowPolicy
     floor_bps: int
+    unicast: bool
     state: SessionState
     created_s: float
     ended_s: float | None

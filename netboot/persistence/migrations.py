@@ -44,7 +44,12 @@ def _add_slow_policy(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE cast_session ADD COLUMN floor_bps BIGINT DEFAULT 0 NOT NULL"))
 
 
-STEPS: tuple[Step, ...] = (_add_ways_home, _add_boots, _add_slow_policy)
+def _add_unicast(connection: Connection) -> None:
+    """Sessions that cast nothing."""
+    connection.execute(text("ALTER TABLE cast_session ADD COLUMN unicast BOOLEAN DEFAULT false NOT NULL"))
+
+
+STEPS: tuple[Step, ...] = (_add_ways_home, _add_boots, _add_slow_policy, _add_unicast)
 """The first leads from version 1 to version 2. Append; never change one that was released."""
 
 SCHEMA_VERSION = 1 + len(STEPS)

@@ -5,7 +5,19 @@ A change here brings a step in migrations.py.
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 
@@ -66,6 +78,7 @@ class SessionRow(Base):
     max_bitrate_bps: Mapped[int] = mapped_column(BigInteger)
     slow: Mapped[str] = mapped_column(String(16), server_default="demote")
     floor_bps: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    unicast: Mapped[bool] = mapped_column(Boolean, server_default=false())
     state: Mapped[str] = mapped_column(String(16), index=True)
     created_s: Mapped[float] = mapped_column(Float)
     ended_s: Mapped[float | None] = mapped_column(Float)

@@ -165,7 +165,8 @@ class CastService:
         chunks = await self._images.chunks(manifest)
         goes_on = session.state is SessionState.SENDING
         cast = _Cast(session, chunks, set(receivers), sender, session.max_bitrate_bps, goes_on)
-        await self._start(cast)
+        if not session.unicast:
+            await self._start(cast)
         self._casts[session.id] = cast
 
     def sender(self, session_id: int) -> str | None:
@@ -191,12 +192,12 @@ class CastService:
                 self._remove(cast, receiver, "it holds every chunk")
                 cast.served.add(receiver)
                 self._let_end(cast)
-            elif receiver in cast.unicast:
+            elif cast.session.unicast or receiver in cast.unicast:
                 self._remove(cast, receiver, "it fetches its chunks")
                 cast.receiving.discard(receiver)
                 cast.served.add(receiver)
                 self._let_end(cast)
-                admission = Admission(unicast=True, reason=cast.unicast[receiver])
+                admission = Admission(unicast=True, reason=cast.unicast.get(receiver, "this session casts nothing"))
             else:
                 admission = Admission(await self._admit(cast, receiver, wanted))
             if cast.first_ready_s is None:
@@ -224,6 +225,7 @@ class CastService:
         cast = self._casts.get(session_id)
         if cast is None:
             return
+        cast.totals["unicast_bytes"] = cast.totals.get("unicast_bytes", 0) + length_bytes
         now = self._clock()
         if now - cast.fetched_s > FETCHING_S:
             cast.fetched_s = now
@@ -391,6 +393,8 @@ class CastService:
         return cast.deaths <= MOST_DEATHS
 
     def _may_begin(self, cast: _Cast) -> bool:
+        if cast.session.unicast:
+            return bool(cast.ready)  # who fetches waits for nobody
         since = 0.0 if cast.first_ready_s is None else self._clock() - cast.first_ready_s
         if cast.goes_on:
             here = cast.numbers.keys() & cast.joined

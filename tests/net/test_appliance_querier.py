@@ -75,6 +75,7 @@ def a_forgetful_switch(lan: Lan, once: Host) -> None:
     time.sleep(1.1)  # the switch floods until the answers must have come
 
 
+@pytest.mark.long
 def test_membership_stays_alive_where_the_appliance_asks_and_not_otherwise(tmp_path: Path) -> None:
     with Lan(3) as lan:
         appliance, machine, once = lan.hosts

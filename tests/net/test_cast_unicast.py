@@ -35,6 +35,7 @@ def test_those_whom_the_group_does_not_reach_get_the_file_by_tcp_and_the_others_
         assert all(room.holds(number) for number in (1, 2, 3))
 
 
+@pytest.mark.long
 def test_on_a_network_without_multicast_a_receiver_that_knows_the_sender_gets_the_file(tmp_path: Path) -> None:
     with Lan(3) as lan:
         lan.carry_no_multicast()

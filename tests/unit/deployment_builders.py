@@ -145,11 +145,11 @@ class Bench:
         session: dict[str, Any] = response.json()
         return session
 
-    async def deploying(self, *raws: bytes) -> tuple[httpx.AsyncClient, Manifest, dict[str, Any], Task]:
+    async def deploying(self, *raws: bytes, **more: Any) -> tuple[httpx.AsyncClient, Manifest, dict[str, Any], Task]:
         """A machine that has taken the task to write the image "golden" of these windows; image and session of it."""
         registration, machine = await self.register(an_inventory())
         manifest = self.keep_image("golden", *raws)
-        session = await self.deploy("golden", registration.name)
+        session = await self.deploy("golden", registration.name, **more)
         return machine, manifest, session, await next_task(machine)
 
     async def capturing(self) -> tuple[httpx.AsyncClient, Task]:
@@ -182,6 +182,7 @@ async def a_bench(
         appliance.changes,
         Renderer(None),
         lambda: settings.max_wait_s,
+        lambda: settings.unicast,
         lambda: ApplianceFacts("lo", "127.0.0.1", "server", (), {"dhcp": counters}),
         appliance.boot_history,
     )

@@ -270,6 +270,22 @@ def test_machine_that_no_cast_reaches_fetches_the_chunks_of_its_image_and_no_oth
     asyncio.run(story())
 
 
+def test_session_that_casts_nothing_has_no_sender_and_begins_with_its_first_machine(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            machine, _, session, task = await bench.deploying(A, unicast=True)
+            assert session["unicast"] is True
+            answer = await machine.post(f"/agent/v1/tasks/{task.id}/ready", content=b"\x80")
+            assert decode(Admission, answer.content) == Admission(None, True, "this session casts nothing")
+            async with asyncio.timeout(10):
+                while session["state"] != "sending":
+                    await asyncio.sleep(0.01)
+                    session = (await bench.admin.get(f"/api/v1/sessions/{session['id']}")).json()
+            assert any("casts nothing" in event["text"] for event in session["events"])
+
+    asyncio.run(story())
+
+
 def test_machine_that_listens_to_a_cast_of_another_time_is_told_to_ask_again(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:

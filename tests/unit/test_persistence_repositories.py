@@ -47,6 +47,7 @@ def a_session(**changes: object) -> NewSession:
         "max_bitrate_bps": 0,
         "slow": SlowPolicy.FAIL,
         "floor_bps": 5_000_000,
+        "unicast": True,
     }
     return NewSession(**{**values, **changes})  # type: ignore[arg-type]
 
