@@ -111,6 +111,8 @@ class _Listener:
     """What it took in by the clock, or that, if it is less."""
     peaks: deque[tuple[float, float]] = field(default_factory=deque)
     """Time and bit/s of its latest reports."""
+    was_cut_off: bool = False
+    """As its last report looked."""
     lossy_at: float = -math.inf
     """When its loss was last a reason to slow down."""
     lags: bool = False
@@ -329,7 +331,7 @@ class RateControl:
             listener.note(now, min(listener.through_bps, by_clock))
         listener.busy_s = self._sendings.total_s
         # what was sent before the last cut says nothing about the rate since, however late it is seen (full buffers)
-        if old_heard >= self._cut_sequence:
+        if old_heard + 1 >= self._cut_sequence:
             self._weigh(receiver, listener, lost, offered, passed, sequence, now)
         return (received - dropped) * bits_a_second
 
@@ -337,8 +339,9 @@ class RateControl:
         self, receiver: int, listener: _Listener, lost: int, offered: int, passed: float, sequence: int, now: float
     ) -> None:
         loss = lost / offered
-        if passed > _OUTAGE_S and loss > _OUTAGE_LOSS:
-            return  # it could not even ask for what it lacked: it was cut off
+        was_cut_off, listener.was_cut_off = listener.was_cut_off, passed > _OUTAGE_S and loss > _OUTAGE_LOSS
+        if listener.was_cut_off and not was_cut_off:
+            return  # it could not even ask for what it lacked
         listener.weighed = min(listener.weighed + offered, _AVERAGED)
         listener.average += (loss - listener.average) * min(1.0, offered / listener.weighed)
         if listener.average < listener.borne * 0.7 and listener.weighed == _AVERAGED:

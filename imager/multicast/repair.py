@@ -19,6 +19,8 @@ WHOLE_LACKING = 40
 they save, and a joiner lacks everything."""
 
 
+_GOLDEN = 0.6180339887
+"""Share of a block that each turn begins after the turn before: all beginnings lie far apart."""
 _RECKONED = 16
 """Blocks that tell what blocks need."""
 
@@ -56,7 +58,7 @@ class RepairQueue:
         self._resent_at = np.full(count, -1, np.int64)
         self._rows: dict[int, None] = {}
         self._whole: dict[int, int] = {}  # block -> symbols of it that were sent in this turn
-        self._turn: dict[int, int] = {}  # block -> the symbol of it that its next turn begins with
+        self._turns: dict[int, int] = {}  # block -> how often it was sent again
         self._steady = 0
         self._typical = layout.symbol_count / max(1, layout.block_count)
         self.row_count = 0
@@ -152,7 +154,7 @@ class RepairQueue:
         while room and self._whole:
             block, done = next(iter(self._whole.items()))
             size = int(self._layout.block_symbols[block])
-            at = (self._turn.get(block, 0) + done) % size
+            at = (int(self._turns.get(block, 0) * _GOLDEN * size) + done) % size
             count = min(size - done, size - at, room)
             runs.append(SourceRun(int(self._layout.block_first_symbol[block]) + at, count))
             room -= count
@@ -160,7 +162,7 @@ class RepairQueue:
             self._resent_at[block] = sequence - 1
             if done + count == size:
                 del self._whole[block]
-                self._turn[block] = (self._turn.get(block, 0) + size * 5 // 8) % size
+                self._turns[block] = self._turns.get(block, 0) + 1
             else:
                 self._whole[block] = done + count
         return runs

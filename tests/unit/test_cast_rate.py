@@ -184,3 +184,15 @@ def test_memory_that_is_full_of_chunks_in_want_of_repair_slows_nothing() -> None
 def test_the_reason_of_the_rate_is_told(limit: int, line: float, loses: Loses, reason: RateReason) -> None:
     told = Line(RateControl(limit), {1: loses, 2: lambda _rate, _offered: 0}).run(3, line_bps=line)
     assert told.control.reason(told.now) == reason
+
+
+def test_a_receiver_that_seldom_speaks_and_always_loses_is_believed_the_second_time() -> None:
+    """Seen: a lone block was sent again every 0.4 s to a full buffer, and each report was taken for an outage's."""
+    control = RateControl(0)
+    for step in range(6):
+        now, sequence = step * 0.4, 200 * step
+        for _ in range(5):
+            sequence, now = sequence + 40, now + 0.001
+            control.sent(sequence, now)
+        control.report(1, a_report(sequence - 1, sequence // 8, sequence - sequence // 8), sequence, now + 0.3)
+    assert control.rate_bps < START_BPS / 2

@@ -166,6 +166,18 @@ class TestRepairQueue:
         queue.ask(records((2, 200, 0)), heard=210, frontier=6, now=0)
         assert queue.whole_count == 1
 
+    def test_a_block_that_is_sent_again_and_again_begins_everywhere(self) -> None:
+        """A full buffer on the way lets only the first of a row of packets pass."""
+        queue, sequence, passed = RepairQueue(LAYOUT), 10, set[int]()
+        for _ in range(20):
+            queue.ask(records((0, 200, 0)), heard=sequence, frontier=6, now=0)
+            first = queue.take_whole(20, sequence)
+            while queue.whole_count:
+                queue.take_whole(20, sequence)
+            sequence += 300
+            passed.update(number for run in first for number in range(run.first, run.first + run.count))
+        assert passed == set(range(200))
+
     def test_blocks_that_were_not_sent_yet_are_left_alone(self) -> None:
         queue = RepairQueue(LAYOUT)
         assert queue.ask(records((3, 2, 0)), heard=1, frontier=3, now=0) == 0
