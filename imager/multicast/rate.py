@@ -47,8 +47,12 @@ _SETTLE = 0.995
 """Of what arrived when a buffer overflowed: held between trials of more."""
 _TRIAL = 0.7
 """Of the rate: what arrives of a rate so much lower tells who loses."""
-_STAYED = 0.6
+_STAYED = 0.5
 """Share of a loss that must stay in a trial to be the network's own."""
+_GONE = 0.3
+"""When less than this share of a loss is left, most of it was a buffer's. (A loss is first noticed by a report that by
+chance says too much.)
+"""
 _RECOVER_S = 0.1
 _HOLD_S = 0.3
 """How long a found rate is held before more is tried; doubled while it is found again, up to..."""
@@ -377,7 +381,7 @@ class RateControl:
             self._bear(listener, loss, trial, sequence, now)
             return
         self._burst_s = max(LEAST_BURST_S, self._burst_s / 2)
-        if loss < _STAYED * trial.loss:  # that much of it was a buffer's: it is known what it passes
+        if loss < _GONE * trial.loss:  # that much of it was a buffer's: it is known what it passes
             trial.rate_bps = rate
         trial.cuts += 1
         trial.clean = 0.0

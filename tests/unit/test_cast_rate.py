@@ -80,8 +80,7 @@ def test_loss_that_a_lower_rate_does_not_mend_is_borne(share: float) -> None:
 
 def test_a_room_whose_loss_is_the_networks_is_tried_once_and_not_for_each_machine() -> None:
     line = Line(RateControl(0), {number: by_chance(0.01, number) for number in range(30)}).run(1.2, line_bps=3e8)
-    slow = sum(rate < 3e8 for rate in line.rates) / len(line.rates)
-    assert slow < 0.35
+    assert sum(min(rate, 3e8) for rate in line.rates) / len(line.rates) > 0.9 * 3e8
 
 
 def test_a_port_behind_a_lossy_line_is_not_taken_for_the_lines_loss() -> None:
@@ -189,10 +188,12 @@ def test_the_reason_of_the_rate_is_told(limit: int, line: float, loses: Loses, r
 def test_a_receiver_that_seldom_speaks_and_always_loses_is_believed_the_second_time() -> None:
     """Seen: a lone block was sent again every 0.4 s to a full buffer, and each report was taken for an outage's."""
     control = RateControl(0)
+    rates = []
     for step in range(6):
         now, sequence = step * 0.4, 200 * step
         for _ in range(5):
             sequence, now = sequence + 40, now + 0.001
             control.sent(sequence, now)
         control.report(1, a_report(sequence - 1, sequence // 8, sequence - sequence // 8), sequence, now + 0.3)
-    assert control.rate_bps < START_BPS / 2
+        rates.append(control.rate_bps)
+    assert min(rates) < START_BPS / 2
