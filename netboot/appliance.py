@@ -101,7 +101,14 @@ def build_appliance(
     given = GivenLeases(leases.table, gives, leases.clock)
     images, captures = Images(store), Captures(store)
     board, changes = Board(), Changes()
-    casts = CastService(images, clock.monotonic, settings.control_port_base, lambda: current.settings.max_bitrate_bps)
+    casts = CastService(
+        images,
+        clock.monotonic,
+        settings.control_port_base,
+        lambda: current.settings.max_bitrate_bps,
+        settings.cast_ttl,
+        settings.cast_mtu,
+    )
     outcomes = Outcomes(database, sessions, board, changes, casts, captures, clock)
     homecoming = Homecoming(database, machines, clock)
     boot_log = BootRecorder(database, BootRepository(database), given)

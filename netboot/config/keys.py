@@ -223,6 +223,20 @@ KEYS = (
         "Multicast network; each session takes a group of its own in it.",
     ),
     Key(
+        "cast-ttl",
+        "cast_ttl",
+        values.number(1, 255, int),
+        "cast-ttl = 1",
+        "Routers that casts may pass, and one: more than 1 for machines behind relay agents and multicast routers.",
+    ),
+    Key(
+        "cast-mtu",
+        "cast_mtu",
+        values.number(540, 9243, int),
+        "cast-mtu = 1500",
+        "Longest packets of casts; 9000 where every machine gets jumbo frames. The interface's MTU bounds them too.",
+    ),
+    Key(
         "unicast",
         "unicast",
         values.boolean,

@@ -96,6 +96,10 @@ class Settings:
     socket: Path = SOCKET_PATH
     cast_network: IPv4Network = CAST_NETWORK
     """Each session takes a group of its own in it."""
+    cast_ttl: int = 1
+    """Routers that casts may pass, and one."""
+    cast_mtu: int = 1500
+    """The longest packets that every machine gets; the interface's own MTU bounds them too."""
     data_port_base: int = 7400
     control_port_base: int = CONTROL_PORT_BASE
     max_bitrate_bps: int = 0

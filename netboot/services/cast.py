@@ -35,6 +35,7 @@ from imager.multicast.events import (
     SessionEnded,
 )
 from imager.transport.caster import CastProcess, SenderAddress, SenderOptions
+from imager.transport.interfaces import USUAL_MTU, group_packet_bytes
 from imager.wire.messages import Admission, CastAddress
 from netboot.config import CONTROL_PORT_BASE, CONTROL_PORTS
 from netboot.deployment.grouping import Attendance, may_begin, share_bitrate
@@ -146,12 +147,18 @@ class CastService:
         clock: Callable[[], float],
         control_port_base: int = CONTROL_PORT_BASE,
         total_bps: Callable[[], int] = lambda: 0,
+        ttl: int = 1,
+        mtu: int = USUAL_MTU,
     ) -> None:
-        """`total_bps`, asked for each time: what all sessions may send at most; 0: no limit."""
+        """`total_bps`, asked for each time: what all sessions may send at most; 0: no limit. `ttl`: routers that casts
+        may pass, and one. `mtu`: the longest packets that every machine gets.
+        """
         self._images = images
         self._clock = clock
         self._control_port_base = control_port_base
         self._total_bps = total_bps
+        self._ttl = ttl
+        self._mtu = mtu
         self._promised: set[int] = set()
         """Control ports that machines were told, or will be: each is one session's, whatever its interface."""
         self._casts: dict[int, _Cast] = {}
@@ -481,10 +488,18 @@ class CastService:
         session = cast.session
         process = CastProcess(
             cast.source,
-            SenderAddress(secrets.randbits(32), session.group, session.data_port, cast.sender, control_port),
+            SenderAddress(
+                secrets.randbits(32),
+                session.group,
+                session.data_port,
+                cast.sender,
+                control_port,
+                group_packet_bytes(cast.sender, self._mtu),
+            ),
             SenderOptions(
                 max_bitrate_bps=cast.total_bps,
                 silence_timeout_s=NEVER_S,
+                ttl=self._ttl,
                 slow=session.slow,
                 floor_bps=session.floor_bps,
             ),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from netns import Lan
+from netns import INTERFACE, Lan
 from test_cast_comes_back import Room, children, prepare
 
 pytestmark = pytest.mark.root
@@ -26,9 +26,14 @@ def events(room: Room) -> list[str]:
     return [event["text"] for event in room.session()["events"]]
 
 
-def test_machine_that_the_cast_does_not_reach_fetches_and_its_session_says_why(room: Room) -> None:
-    unreached = room.machines[0]
+def test_machine_that_the_cast_does_not_reach_fetches_and_its_session_says_why(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROOMCAST_CAST_TTL", "3")
+    unreached, reached = room.machines
     room.lan.filter_group(unreached, "239.77.0.0/16")
+    room.lan.filter_group(reached, "239.77.0.0/16 ip ttl != 3")
+    room.lan.hosts[0].run("ip", "link", "set", INTERFACE, "mtu", "1400")  # which bounds the cast's packets
     with room.appliance():
         prepare(room)
         began = time.monotonic()
