@@ -70,6 +70,9 @@ class Offerer(Protocol):
     def control_key(self, receiver: int) -> bytes | None:
         """The key of a receiver that may ask for chunks; None when there is none of that number."""
 
+    def fetches(self, receiver: int) -> None:
+        """This receiver has come for chunks, and proved that it is it."""
+
     def read(self, receiver: int, index: int) -> bytes | memoryview:
         """A chunk for a receiver that asks for it. Raises ImagerError or OSError."""
 
@@ -297,6 +300,7 @@ class CatalogueServer:
 
     def _give_chunks(self, channel: _Channel, receiver: int) -> None:
         """What a receiver asks for, until it is done."""
+        self._offerer.fetches(receiver)
         done = False
         try:
             while (asked := channel.take(4, time.monotonic() + _PATIENCE_S)) != _DONE:

@@ -218,19 +218,22 @@ class _Sending:
         )
 
     def control_key(self, receiver: int) -> bytes | None:
-        """It has come to fetch chunks: multicast does not reach it."""
+        with self._lock:
+            return self._party.keys.get(receiver)
+
+    def fetches(self, receiver: int) -> None:
+        """Multicast does not reach it."""
         with self._lock:
             party = self._party
-            key = party.keys.get(receiver)
-            if key is not None and receiver not in party.unicast | party.done:
-                party.unicast.add(receiver)
-                party.by_tcp.add(receiver)
-                party.joined.add(receiver)
-                party.chunks_done[receiver] = 0
-                if self._process is not None:
-                    self._process.remove(receiver, _BY_TCP)
-                    self._note("unicast", receiver, _BY_TCP)
-            return key
+            if receiver in party.unicast | party.done:
+                return
+            party.unicast.add(receiver)
+            party.by_tcp.add(receiver)
+            party.joined.add(receiver)
+            party.chunks_done[receiver] = 0
+            if self._process is not None:
+                self._process.remove(receiver, _BY_TCP)
+                self._note("unicast", receiver, _BY_TCP)
 
     def read(self, receiver: int, index: int) -> bytes:
         self._throttle.wait(self._source.stored_lengths[index])

@@ -15,6 +15,9 @@ class Offering:
     def control_key(self, receiver: int) -> bytes | None:
         return None
 
+    def fetches(self, receiver: int) -> None:
+        raise AssertionError("nobody was let in")
+
     def read(self, receiver: int, index: int) -> bytes:
         raise AssertionError("nobody was let in")
 

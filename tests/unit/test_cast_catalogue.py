@@ -33,6 +33,7 @@ class Offering:
 
     def __init__(self) -> None:
         self.keys: dict[int, bytes] = {}
+        self.fetching: list[int] = []
         self.ended: list[tuple[int, bool]] = []
 
     def offer(self, peer: str) -> Catalogue:
@@ -43,6 +44,9 @@ class Offering:
 
     def control_key(self, receiver: int) -> bytes | None:
         return self.keys.get(receiver)
+
+    def fetches(self, receiver: int) -> None:
+        self.fetching.append(receiver)
 
     def read(self, receiver: int, index: int) -> bytes:
         return CHUNKS[index]
@@ -107,7 +111,7 @@ def test_chunks_come_by_number_to_who_was_admitted() -> None:
             assert [connection.chunk(index) for index in (2, 0, 1)] == [CHUNKS[2], CHUNKS[0], CHUNKS[1]]
             connection.say_done()
         wait_for(offering)
-    assert offering.ended == [(1, True)]
+    assert (offering.fetching, offering.ended) == ([1], [(1, True)])
 
 
 def test_receiver_that_leaves_in_the_middle_is_told_as_not_done() -> None:
@@ -129,7 +133,7 @@ def test_nobody_gets_or_ends_the_chunks_of_another_receiver() -> None:
         del offering.keys[1]
         with pytest.raises(CastError):
             ChunkConnection(LOOPBACK, port, catalogue)
-    assert offering.ended == []
+    assert (offering.fetching, offering.ended) == ([], [])  # whose number was named is not disturbed
 
 
 def test_a_chunk_that_does_not_exist_ends_the_connection() -> None:
