@@ -203,6 +203,10 @@ class SenderSession:
             self._events.append(ReceiverFailed(receiver, reason, is_final))
             self._end_if_nobody_waits(now)
 
+    def want(self, wanted: BoolArray) -> None:
+        """Chunks that join the first pass as far as that has not passed them."""
+        self._planned |= wanted
+
     def limit(self, max_bitrate_bps: float) -> None:
         """The highest rate from now on; 0: no limit."""
         self._rate.limit(max_bitrate_bps)

@@ -106,6 +106,11 @@ class Remove:
 
 
 @dataclass(frozen=True, slots=True)
+class Want:
+    wanted: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Limit:
     max_bitrate_bps: int
 
@@ -120,7 +125,7 @@ class Stop:
     pass
 
 
-SenderCommand = Admit | Begin | Remove | Limit | LetEnd | Stop
+SenderCommand = Admit | Want | Begin | Remove | Limit | LetEnd | Stop
 
 
 class CastProcess:
@@ -233,6 +238,10 @@ class CastProcess:
     def begin(self) -> None:
         """Start the first pass. The session ends by itself when every admitted receiver is done or failed."""
         self._command(Begin())
+
+    def want(self, wanted: bytes) -> None:
+        """The chunks of this bitmap are sent too if they were not yet."""
+        self._command(Want(wanted))
 
     def limit(self, max_bitrate_bps: int) -> None:
         """The highest rate from now on, bits of Ethernet frames a second; 0: no limit."""

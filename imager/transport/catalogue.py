@@ -67,6 +67,12 @@ class Offerer(Protocol):
     def offer(self, peer: str) -> Catalogue:
         """The catalogue for a new receiver at this address. Raises CastError when none can be admitted."""
 
+    def wants(self, receiver: int, wanted: bytes) -> None:
+        """The receiver lacks the chunks of this bitmap."""
+
+    def declined(self, receiver: int) -> None:
+        """The receiver wants nothing of this file: it looks for another."""
+
     def control_key(self, receiver: int) -> bytes | None:
         """The key of a receiver that may ask for chunks; None when there is none of that number."""
 
@@ -84,6 +90,11 @@ def stored_lengths(file_bytes: int, chunk_bytes: int) -> list[int]:
     """Bytes of each chunk of a file."""
     whole, rest = divmod(file_bytes, chunk_bytes)
     return [chunk_bytes] * whole + [rest] * (rest > 0)
+
+
+def full_bitmap(count: int) -> bytes:
+    """Of a receiver that lacks every chunk: bit i, most significant first, of `count`; one byte at least."""
+    return bytes([0xFF] * (count // 8) + [0xFF00 >> count % 8 & 0xFF] * (count % 8 > 0)) or b"\0"
 
 
 def root_hash(file_bytes: int, chunk_hashes: Sequence[bytes]) -> str:
@@ -121,12 +132,17 @@ class _Channel:
 
 
 def fetch_catalogue(
-    address: str, port: int, within_s: float = _WHOLE_S, key: bytes | None = None
+    address: str,
+    port: int,
+    within_s: float = _WHOLE_S,
+    key: bytes | None = None,
+    root: str = "",
+    wanted: bytes | None = None,
 ) -> tuple[Catalogue, list[bytes]]:
-    """The catalogue of a sender and its chunks' hashes.
+    """The catalogue of a sender and its chunks' hashes. The sender is told which chunks are `wanted`, None: all.
 
-    Raises CastError when it does not agree, or cannot be had within `within_s`, however slowly the sender goes on;
-    KeyMismatch when the key is what lacks.
+    Raises CastError when it is not of the file with this `root` (empty: any will do), when it does not agree, or cannot
+    be had within `within_s`, however slowly the sender goes on; KeyMismatch when the key is what lacks.
     """
     end = time.monotonic() + within_s
     try:
@@ -141,13 +157,16 @@ def fetch_catalogue(
             data = bytearray()
             while len(data) < count * HASH_BYTES:
                 data += channel.take(min(_HASH_FRAME, count * HASH_BYTES - len(data)), end)
+            hashes = [bytes(data[at : at + HASH_BYTES]) for at in range(0, len(data), HASH_BYTES)]
+            if root_hash(catalogue.file_bytes, hashes) != catalogue.root:
+                raise CastError(f"the catalogue of {address} is damaged")
+            if root not in ("", catalogue.root):
+                raise CastError(f"{address} sends another file")
+            channel.give(full_bitmap(count) if wanted is None else wanted)
     except MessageError as error:
         raise CastError(f"{address} port {port} is not a sender of a file: {error}") from error
     except OSError as error:
         raise CastError(f"cannot fetch the catalogue from {address}, TCP port {port}: {error}") from error
-    hashes = [bytes(data[at : at + HASH_BYTES]) for at in range(0, len(data), HASH_BYTES)]
-    if root_hash(catalogue.file_bytes, hashes) != catalogue.root:
-        raise CastError(f"the catalogue of {address} is damaged")
     return catalogue, hashes
 
 
@@ -293,10 +312,20 @@ class CatalogueServer:
             self._give_catalogue(channel, peer)
 
     def _give_catalogue(self, channel: _Channel, peer: str) -> None:
-        channel.give(messages.encode(self._offerer.offer(peer)))
-        view = memoryview(self._hashes)
-        for at in range(0, len(view), _HASH_FRAME):
-            channel.give(view[at : at + _HASH_FRAME])
+        catalogue = self._offerer.offer(peer)
+        receiver, wanted = catalogue.cast.receiver, b""
+        length = len(full_bitmap(len(self._hashes) // HASH_BYTES))
+        try:
+            channel.give(messages.encode(catalogue))
+            view = memoryview(self._hashes)
+            for at in range(0, len(view), _HASH_FRAME):
+                channel.give(view[at : at + _HASH_FRAME])
+            wanted = channel.take(length, time.monotonic() + _WHOLE_S)
+        finally:
+            if len(wanted) == length:
+                self._offerer.wants(receiver, wanted)
+            else:
+                self._offerer.declined(receiver)
 
     def _give_chunks(self, channel: _Channel, receiver: int) -> None:
         """What a receiver asks for, until it is done."""

@@ -61,17 +61,20 @@ def local_address(interface: str | None, peer: str = DISCOVERY_GROUP) -> str:
 class Finder:
     """Looks for a sender that can be used."""
 
-    def __init__(self, key: bytes | None, max_wait_s: float, tell: Callable[[str], None], root: str = "") -> None:
-        """`max_wait_s`: 0, as long as it takes. `tell` gets why a sender could not be used, once a reason. `root`: of
-        the only file that will do; empty: any.
-        """
-        self._root = root
+    def __init__(self, key: bytes | None, max_wait_s: float, tell: Callable[[str], None]) -> None:
+        """`max_wait_s`: 0, as long as it takes. `tell` gets why a sender could not be used, once a reason."""
+        self._root = ""
+        self._wanted: bytes | None = None
         self._key = key
         self._max_wait_s = max_wait_s
         self._end = time.monotonic() + max_wait_s if max_wait_s else math.inf
         self._tell = tell
         self._told: set[str] = set()
         self._failure: CastError | None = None
+
+    def go_on_with(self, root: str, wanted: bytes | None) -> None:
+        """Only the file with this root will do, of which these chunks are wanted, None: all."""
+        self._root, self._wanted = root, wanted
 
     def listen(self, address: str, port: int) -> Found:
         """The first sender that announces itself and gives its catalogue.
@@ -114,10 +117,7 @@ class Finder:
     def _fetch(self, sender: str, port: int) -> Found | None:
         try:
             within_s = min(_CATALOGUE_S, max(0.01, self._end - time.monotonic()))
-            catalogue, hashes = fetch_catalogue(sender, port, within_s, self._key)
-            if self._root not in ("", catalogue.root):
-                raise CastError(f"{sender} sends another file")
-            return sender, port, catalogue, hashes
+            return sender, port, *fetch_catalogue(sender, port, within_s, self._key, self._root, self._wanted)
         except CastError as error:
             self._failure = error
             if len(self._told) < _MOST_FAILED and str(error) not in self._told:

@@ -93,10 +93,11 @@ class _Receiving:
                 unheard,
             )
 
-    def _find(self, max_wait_s: float, root: str = "") -> Found:
-        """A sender; with a `root`, one of the file that has it."""
+    def _find(self, max_wait_s: float, root: str = "", wanted: bytes | None = None) -> Found:
+        """A sender; with a `root`, one of the file that has it, of which these chunks are wanted."""
         options = self._options
-        finder = Finder(options.key, max_wait_s, lambda text: self._note(FileCastNote("passed over", text)), root)
+        finder = Finder(options.key, max_wait_s, lambda text: self._note(FileCastNote("passed over", text)))
+        finder.go_on_with(root, wanted)
         if options.sender is None:
             self._address = local_address(options.interface)
             return finder.listen(self._address, options.port)
@@ -123,7 +124,9 @@ class _Receiving:
                 self._note(FileCastNote("waiting", f"{error}; waiting for a sender of the same file"))
                 self._tell(FileCastProgress("discover", taking.done_bytes, catalogue.file_bytes))
                 try:
-                    sender, port, catalogue, _ = self._find(self._options.sender_timeout_s, catalogue.root)
+                    sender, port, catalogue, _ = self._find(
+                        self._options.sender_timeout_s, catalogue.root, taking.wanted()
+                    )
                 except CastError as none:
                     raise CastError(f"{error}, and no sender of the same file came back: {none}") from error
 

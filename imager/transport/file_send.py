@@ -26,7 +26,7 @@ from imager.multicast.events import (
     SessionEnded,
 )
 from imager.transport.caster import CastProcess, SenderAddress, SenderOptions
-from imager.transport.catalogue import Catalogue, CatalogueServer, root_hash
+from imager.transport.catalogue import Catalogue, CatalogueServer, full_bitmap, root_hash
 from imager.transport.discovery import (
     Announcer,
     checked_group,
@@ -89,6 +89,8 @@ class _Party:
     lost: set[int] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     """Reasons, by address."""
+    declined: set[int] = field(default_factory=set)
+    """Looked for another file."""
     refused: set[str] = field(default_factory=set)
     """Addresses whose receivers shall not come again."""
     unicast: set[int] = field(default_factory=set)
@@ -135,7 +137,10 @@ class _Sending:
             options.slow,
             options.floor_bps,
         )
-        self._process = None if options.unicast else CastProcess(self._source, self._cast, sender_options)
+        self._nothing = bytes(len(full_bitmap(len(self._source.stored_lengths))) if self._file_bytes else 0)
+        self._process = None
+        if not options.unicast:  # what receivers say that they lack is sent
+            self._process = CastProcess(self._source, self._cast, sender_options, self._nothing)
         self._party = _Party()
         self._lock = threading.RLock()
         self._root = ""
@@ -193,7 +198,7 @@ class _Sending:
         with self._lock:
             if peer in self._party.refused:
                 raise CastError(f"{peer} was too slow")
-            cast = self._number_only() if self._process is None else self._process.admit()
+            cast = self._number_only() if self._process is None else self._process.admit(self._nothing)
             self._party.addresses[cast.receiver] = peer
             self._party.keys[cast.receiver] = bytes.fromhex(cast.control_key)
             self._party.offered_s[cast.receiver] = time.monotonic()
@@ -216,6 +221,18 @@ class _Sending:
             secrets.token_hex(KEY_BYTES),
             secrets.token_hex(KEY_BYTES),
         )
+
+    def wants(self, receiver: int, wanted: bytes) -> None:
+        with self._lock:
+            if self._process is not None and self._file_bytes:
+                self._process.want(wanted)
+
+    def declined(self, receiver: int) -> None:
+        with self._lock:
+            self._party.declined.add(receiver)
+            self._party.lost.add(receiver)
+            if self._process is not None:
+                self._process.remove(receiver, "it wants another file")
 
     def control_key(self, receiver: int) -> bytes | None:
         with self._lock:
@@ -345,7 +362,7 @@ class _Sending:
             case ReceiverFailed(receiver=receiver, reason=reason, is_final=is_final):
                 if is_final:
                     party.refused.add(party.addresses[receiver])
-                if receiver not in party.by_tcp | party.done:
+                if receiver not in party.by_tcp | party.done | party.declined:
                     party.joined.discard(receiver)
                     party.chunks_done.pop(receiver, None)
                     party.ended_s = time.monotonic()

@@ -19,7 +19,18 @@ from imager.multicast.layout import CastLayout, unpack_wanted
 from imager.multicast.payload import PayloadFiller
 from imager.multicast.probe import PROBES
 from imager.multicast.sender import SenderSession, SenderSettings
-from imager.transport.caster import Admit, Begin, LetEnd, Limit, Remove, SenderCommand, SenderReady, SenderSetup, Stop
+from imager.transport.caster import (
+    Admit,
+    Begin,
+    LetEnd,
+    Limit,
+    Remove,
+    SenderCommand,
+    SenderReady,
+    SenderSetup,
+    Stop,
+    Want,
+)
 from imager.transport.child import connection_of
 from imager.transport.endpoint import GroupSender, open_control
 from imager.wire.session import PACKET_BYTES_RANGE, Phase
@@ -148,6 +159,8 @@ class SendingLoop:
                 session.begin(now)
             case Remove(receiver=receiver, reason=reason):
                 session.remove(receiver, reason, now)
+            case Want(wanted=wanted):
+                session.want(unpack_wanted(wanted, self._layout.chunk_count))
             case Limit(max_bitrate_bps=max_bitrate_bps):
                 session.limit(max_bitrate_bps)
             case LetEnd():

@@ -8,9 +8,16 @@ class Offering:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
+        self.wanted: list[tuple[int, bytes | None]] = []
 
     def offer(self, peer: str) -> Catalogue:
         return self._catalogue
+
+    def wants(self, receiver: int, wanted: bytes) -> None:
+        self.wanted.append((receiver, wanted))
+
+    def declined(self, receiver: int) -> None:
+        self.wanted.append((receiver, None))
 
     def control_key(self, receiver: int) -> bytes | None:
         return None

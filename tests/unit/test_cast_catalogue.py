@@ -35,12 +35,19 @@ class Offering:
         self.keys: dict[int, bytes] = {}
         self.fetching: list[int] = []
         self.ended: list[tuple[int, bool]] = []
+        self.wanted: list[tuple[int, bytes | None]] = []
 
     def offer(self, peer: str) -> Catalogue:
         number = len(self.keys) + 1
         self.keys[number] = secrets.token_bytes(32)
         cast = CastAddress(1, number, "239.77.5.5", 7711, "", 7712, PACKET_BYTES, "11" * 32, self.keys[number].hex())
         return Catalogue("file", 10, 4, root_hash(10, HASHES), cast)
+
+    def wants(self, receiver: int, wanted: bytes) -> None:
+        self.wanted.append((receiver, wanted))
+
+    def declined(self, receiver: int) -> None:
+        self.wanted.append((receiver, None))
 
     def control_key(self, receiver: int) -> bytes | None:
         return self.keys.get(receiver)
@@ -159,3 +166,17 @@ def wait_for(offering: Offering) -> None:
     while not offering.ended:
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_the_sender_hears_what_is_wanted_and_who_wanted_another_file() -> None:
+    with a_sender() as (port, offering):
+        root = root_hash(10, HASHES)
+        fetch_catalogue(LOOPBACK, port)
+        fetch_catalogue(LOOPBACK, port, root=root, wanted=b"\x40")
+        with pytest.raises(CastError, match="sends another file"):
+            fetch_catalogue(LOOPBACK, port, root="00" * 32, wanted=b"\x40")
+        deadline = time.monotonic() + 10
+        while len(offering.wanted) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert sorted(offering.wanted) == [(1, b"\xe0"), (2, b"\x40"), (3, None)]
