@@ -56,9 +56,11 @@ chance says too much.)
 _RECOVER_S = 0.1
 _HOLD_S = 0.3
 """How long a found rate is held before more is tried; doubled while it is found again, up to..."""
-_HOLD_MAX_S = 4.0
+_HOLD_MAX_S = 2.0
 _SAME = 0.05
 """Two rates within this share are the same."""
+_BURST_BACK_S = 2.0
+"""So long after a loss larger bursts are tried again: small ones cost a sender's processor much."""
 _TRY_FIRST = 0.05
 """Growth a second when more is tried; doubled every..."""
 _TRY_DOUBLE_S = 0.1
@@ -221,6 +223,7 @@ class RateControl:
         self._try_at = 0.0
         self._trial: _Trial | None = None
         self._burst_s = BURST_S
+        self._lossy_at = -math.inf  # when loss was last a reason to slow down, or the burst grew since
         self._sendings = _Sendings()
         self._room_bps = math.inf  # what the memory of all receivers allows
         self._achieved = (0.0, 0)  # when it was last looked at, sequence
@@ -269,6 +272,9 @@ class RateControl:
             self._achieved = (now, sequence)
         if passed > _STALE_S:  # there was nothing to send
             return
+        if self._burst_s < BURST_S and now - self._lossy_at >= _BURST_BACK_S and self._trial is None:
+            self._burst_s = min(BURST_S, self._burst_s * 2)
+            self._lossy_at = now
         grown = self._grown(sequence, now, passed)
         if grown > self._rate:
             most = self._limit or UNLIMITED_BPS
@@ -364,7 +370,7 @@ class RateControl:
                 self._trial = None
 
     def _surprised(self, receiver: int, listener: _Listener, loss: float, sequence: int, now: float) -> None:
-        listener.lossy_at = now
+        listener.lossy_at = self._lossy_at = now
         trial = self._trial
         rate = min(self._rate, self._limit or UNLIMITED_BPS)
         if trial is None or (trial.receiver != receiver and trial.receiver not in self._listeners):
