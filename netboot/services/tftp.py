@@ -376,8 +376,8 @@ def _start_process(control: socket.socket, requests: socket.socket, options: Pro
     words = [*map(str, passed), json.dumps(dataclasses.asdict(options))]
     search = os.pathsep.join([*filter(None, sys.path), str(_PACKAGE_ROOT)])
     return subprocess.Popen(
-        # -P: what happens to lie in the working directory must not be imported
-        [sys.executable, "-P", "-m", "netboot.services.tftp_process", *words],
+        # -P: what happens to lie in the working directory must not be imported; -S: nor what packages hook in
+        [sys.executable, "-P", "-S", "-m", "netboot.services.tftp_process", *words],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         pass_fds=passed,

@@ -14,8 +14,8 @@ MAX_PIECE_BYTES = 64_000
 """Less than the largest UDP datagram: a piece can be sent by one call."""
 MAX_PIECE_BLOCKS = 64
 """The most datagrams of one call (UDP_MAX_SEGMENTS of older kernels)."""
-CACHE_BYTES = 2 * 1024 * 1024
-"""As far as clients that began together are apart after some seconds; to make a piece again costs little."""
+CACHE_BYTES = 1024 * 1024
+"""As far as clients that began together are apart after a while; to make a piece again costs little."""
 _ROUND = 65536
 
 
