@@ -1,6 +1,6 @@
 """[S] The running casts: one sender process a session, its receivers admitted as they become ready.
 
-Takes no protocol decision: the sender process has the protocol, `may_begin` says when the first pass starts.
+Takes no protocol decision: the sender process has the protocol, OpenCast says when the first pass starts.
 """
 
 import asyncio
@@ -8,9 +8,8 @@ import contextlib
 import errno
 import secrets
 import socket
-import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -18,7 +17,6 @@ import structlog
 from imager.errors import CastError, ImagerError
 from imager.image.manifest import Manifest
 from imager.image.plan import build_bitmap, count_lacking
-from imager.image.store import StoredImage
 from imager.multicast.events import (
     PhaseChanged,
     RateChanged,
@@ -31,37 +29,25 @@ from imager.multicast.events import (
     ReceiverProbed,
     ReceiverProgress,
     SenderEvent,
-    SenderStatistics,
     SessionEnded,
 )
 from imager.transport.caster import CastProcess, SenderAddress, SenderOptions
 from imager.transport.interfaces import USUAL_MTU, group_packet_bytes
 from imager.wire.messages import Admission, CastAddress
 from netboot.config import CONTROL_PORT_BASE, CONTROL_PORTS
-from netboot.deployment.grouping import Attendance, may_begin, share_bitrate
+from netboot.deployment.grouping import share_bitrate
 from netboot.deployment.images import Images
 from netboot.deployment.records import Session
 from netboot.errors import ConflictError
 from netboot.model import SessionState
+from netboot.services.open_cast import OpenCast, add_counters, end_process
 
 TICK_S = 0.5
 """How often a session is looked at when its sender says nothing."""
 NEVER_S = 1e7
 """Silence that the sender itself forgives: the watch over tasks fails silent machines, and knows who only scans."""
-GATHER_S = 10.0
-"""How long a cast that goes on with a session waits for the machines of the one before, from the first that is back."""
-MOST_DEATHS = 3
-"""Sender processes in a row that die within..."""
-SHORT_LIFE_S = 30.0
-"""...this: starting another is useless."""
 FETCHING_S = 5.0
 """A session whose machines fetched chunks so lately has its part of the total for that."""
-MOST_IN_VAIN = 2
-"""Casts in a row that brought a machine nothing: then it fetches its chunks."""
-LAST_WORD_S = 1.0
-"""How long a sender that nobody waits for may take to tell what it counted."""
-
-_COUNTERS = ("elapsed_s", "first_pass_s", "source_packets", "resent_packets", "repair_packets", "sent_bytes", "nacks")
 
 log = structlog.get_logger()
 
@@ -83,59 +69,6 @@ class CastListener(Protocol):
 
     async def broke(self, session_id: int, receivers: Sequence[int], reason: str) -> None:
         """These receivers will not get the rest."""
-
-
-@dataclass
-class _Cast:
-    session: Session
-    source: StoredImage
-    expected: set[int]
-    sender: str
-    """The address of ours that it is sent from."""
-    total_bps: int
-    """What it may send at most; 0: no limit."""
-    goes_on: bool
-    """Machines were receiving before its present process came: who comes back is waited for, but not long."""
-    awaited: set[int] = field(default_factory=set)
-    """Who, then."""
-    process: CastProcess | None = None
-    started_s: float = 0.0
-    """When the present process came."""
-    deaths: int = 0
-    """Of its processes in a row, after a short life."""
-    control_port: int = 0
-    numbers: dict[int, int] = field(default_factory=dict)
-    """The number in the present cast of each receiver that was admitted to it."""
-    may_end: bool = False
-    """The present process was told that nobody else comes."""
-    ready: set[int] = field(default_factory=set)
-    joined: set[int] = field(default_factory=set)
-    """Heard by the sender: their sockets are open."""
-    gone: set[int] = field(default_factory=set)
-    """Ended without being ready."""
-    receiving: set[int] = field(default_factory=set)
-    """Ready, lacking something, and not done."""
-    served: set[int] = field(default_factory=set)
-    """Done, or in need of nothing."""
-    lacking: dict[int, tuple[bytes, int]] = field(default_factory=dict)
-    """What each receiver lacked when it was ready last, and how often in a row it was just that."""
-    unicast: dict[int, str] = field(default_factory=dict)
-    """Receivers that no cast reaches, and why."""
-    unicast_bps: int = 0
-    """What they may fetch at most, all together; 0: no limit."""
-    unicast_due_s: float = 0.0
-    """When the next may fetch."""
-    fetched_s: float = float("-inf")
-    """When one did last."""
-    first_ready_s: float | None = None
-    """When the first was ready for the present process."""
-    begun: bool = False
-    """The present process was told to."""
-    told_begun: bool = False
-    totals: dict[str, float] = field(default_factory=dict)
-    counted: bool = False
-    """What the present process counted is in the totals: it has ended."""
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class CastService:
@@ -161,7 +94,7 @@ class CastService:
         self._mtu = mtu
         self._promised: set[int] = set()
         """Control ports that machines were told, or will be: each is one session's, whatever its interface."""
-        self._casts: dict[int, _Cast] = {}
+        self._casts: dict[int, OpenCast] = {}
         self._wake = asyncio.Event()
 
     async def open(self, session: Session, manifest: Manifest, receivers: list[int], sender: str) -> None:
@@ -171,7 +104,7 @@ class CastService:
         """
         chunks = await self._images.chunks(manifest)
         goes_on = session.state is SessionState.SENDING
-        cast = _Cast(session, chunks, set(receivers), sender, session.max_bitrate_bps, goes_on)
+        cast = OpenCast(session, chunks, set(receivers), sender, session.max_bitrate_bps, goes_on)
         if not session.unicast:
             await self._start(cast)
         self._casts[session.id] = cast
@@ -194,16 +127,16 @@ class CastService:
             cast.gone.discard(receiver)
             cast.served.discard(receiver)
             admission = Admission()
-            self._note_lacking(cast, receiver, wanted)
+            cast.note_lacking(receiver, wanted)
             if not count_lacking(wanted):
-                self._remove(cast, receiver, "it holds every chunk")
+                cast.remove(receiver, "it holds every chunk")
                 cast.served.add(receiver)
-                self._let_end(cast)
+                cast.let_end()
             elif cast.session.unicast or receiver in cast.unicast:
-                self._remove(cast, receiver, "it fetches its chunks")
+                cast.remove(receiver, "it fetches its chunks")
                 cast.receiving.discard(receiver)
                 cast.served.add(receiver)
-                self._let_end(cast)
+                cast.let_end()
                 admission = Admission(unicast=True, reason=cast.unicast.get(receiver, "this session casts nothing"))
             else:
                 admission = Admission(await self._admit(cast, receiver, wanted))
@@ -224,8 +157,8 @@ class CastService:
         cast = self._casts.get(session_id)
         if cast is not None and receiver not in cast.unicast:
             cast.unicast[receiver] = reason
-            self._remove(cast, receiver, reason)
-            self._let_end(cast)
+            cast.remove(receiver, reason)
+            cast.let_end()
 
     async def pace_unicast(self, session_id: int, length_bytes: int) -> None:
         """Wait until so much may be sent to one machine."""
@@ -263,14 +196,6 @@ class CastService:
                 assert cast.process is not None
                 cast.process.limit(bps)
 
-    @staticmethod
-    def _note_lacking(cast: _Cast, receiver: int, wanted: bytes) -> None:
-        before, times = cast.lacking.get(receiver, (b"", 0))
-        times = times + 1 if before == wanted and cast.begun and receiver in cast.joined else 0
-        cast.lacking[receiver] = wanted, times
-        if times >= MOST_IN_VAIN:
-            cast.unicast.setdefault(receiver, f"{times} casts brought it nothing")
-
     async def leave(self, session_id: int, receiver: int, reason: str) -> None:
         """Nobody waits for this receiver any more."""
         cast = self._casts.get(session_id)
@@ -281,10 +206,10 @@ class CastService:
                 cast.gone.add(receiver)
             cast.joined.discard(receiver)
             if receiver not in cast.served:
-                self._remove(cast, receiver, reason)
+                cast.remove(receiver, reason)
             cast.served.add(receiver)
             cast.receiving.discard(receiver)
-            self._let_end(cast)
+            cast.let_end()
         self._wake.set()
 
     async def close(self, session_id: int) -> dict[str, float]:
@@ -319,20 +244,20 @@ class CastService:
                         log.exception("cast's failure was not noted; the other casts go on", session=session_id)
             self._share()
 
-    async def _look(self, session_id: int, cast: _Cast, listener: CastListener) -> None:
+    async def _look(self, session_id: int, cast: OpenCast, listener: CastListener) -> None:
         async with cast.lock:
             process = cast.process
             events: Iterable[SenderEvent] = process.events() if process else ()
             for event in events:
                 if isinstance(event, SessionEnded):
                     # Now, not when it is heard: the session may be closed while the listener takes its time.
-                    _add(cast.totals, event.statistics)
+                    add_counters(cast.totals, event.statistics)
                     cast.counted = True
         for event in events:
             if cast.process is process:  # else its receivers have been admitted to another cast meanwhile
                 await self._hear(session_id, cast, event, listener)
         async with cast.lock:
-            if cast.begun or not self._may_begin(cast):
+            if cast.begun or not cast.may_begin(self._clock()):
                 return
             cast.begun = True
             if cast.process is not None:
@@ -342,14 +267,14 @@ class CastService:
         if not told:
             await listener.began(session_id)
 
-    async def _hear(self, session_id: int, cast: _Cast, event: SenderEvent, listener: CastListener) -> None:
+    async def _hear(self, session_id: int, cast: OpenCast, event: SenderEvent, listener: CastListener) -> None:
         receivers = {number: receiver for receiver, number in cast.numbers.items()}
         match event:
             case SessionEnded(statistics, error, died):
                 async with cast.lock:
                     if cast.counted:  # else another cast has begun
                         await self._drop(cast)
-                    again = died and self._may_live_again(cast)
+                    again = died and cast.may_live_again(self._clock())
                     lost, cast.receiving = sorted(cast.receiving), set()
                 log.info("sender ended", session=session_id, error=error, sent_bytes=statistics.sent_bytes)
                 if again:
@@ -379,7 +304,7 @@ class CastService:
             case ReceiverDone():
                 cast.receiving.discard(receiver)
                 cast.served.add(receiver)
-                self._let_end(cast)
+                cast.let_end()
                 await listener.told(session_id, receiver, "has every chunk")
             case ReceiverDemoted(_, reason):
                 await listener.told(session_id, receiver, f"is slow, and gets the rest after the others: {reason}")
@@ -393,33 +318,14 @@ class CastService:
                     cast.receiving.discard(receiver)
                     await listener.told(session_id, receiver, f"left the cast: {reason}")
 
-    def _may_live_again(self, cast: _Cast) -> bool:
-        """Whether a sender process that died is to have a successor: who comes again starts it."""
-        cast.goes_on = True
-        cast.deaths = cast.deaths + 1 if self._clock() - cast.started_s < SHORT_LIFE_S else 1
-        return cast.deaths <= MOST_DEATHS
-
-    def _may_begin(self, cast: _Cast) -> bool:
-        if cast.session.unicast:
-            return bool(cast.ready)  # who fetches waits for nobody
-        since = 0.0 if cast.first_ready_s is None else self._clock() - cast.first_ready_s
-        if cast.goes_on:
-            here = cast.numbers.keys() & cast.joined
-            away = cast.awaited - cast.served - cast.gone - here
-            return bool(here) and (not away or since >= GATHER_S)
-        # A machine is here when its receiving process is up too: what is sent before that, it would ask for again.
-        here = cast.ready & (cast.joined | cast.served)
-        attendance = Attendance(len(cast.expected), len(here), len(cast.gone), since)
-        return may_begin(attendance, cast.session.min_receivers, cast.session.max_wait_s)
-
-    async def _admit(self, cast: _Cast, receiver: int, wanted: bytes) -> CastAddress:
+    async def _admit(self, cast: OpenCast, receiver: int, wanted: bytes) -> CastAddress:
         """Let a receiver in, by a new sender when there is none that goes on. The cast is locked by who calls."""
         if cast.may_end:
             await self._stop(cast)
         if cast.process is None:
             await self._start(cast)
         assert cast.process is not None
-        self._remove(cast, receiver, "it came again")
+        cast.remove(receiver, "it came again")
         address = cast.process.admit(wanted)
         cast.numbers[receiver] = address.receiver
         cast.joined.discard(receiver)
@@ -428,21 +334,7 @@ class CastService:
             cast.process.begin()
         return address
 
-    @staticmethod
-    def _remove(cast: _Cast, receiver: int, reason: str) -> None:
-        """The sender waits no longer for what this receiver was admitted as."""
-        number = cast.numbers.pop(receiver, None)
-        if number is not None and cast.process is not None:
-            cast.process.remove(number, reason)
-
-    @staticmethod
-    def _let_end(cast: _Cast) -> None:
-        """When everybody has come and is served, the sender may end."""
-        if cast.process is not None and not cast.may_end and cast.expected <= cast.served | cast.gone:
-            cast.may_end = True
-            cast.process.let_end()
-
-    async def _start(self, cast: _Cast) -> None:
+    async def _start(self, cast: OpenCast) -> None:
         """A new sender process, which is a new cast: who was admitted to one before is admitted anew.
 
         It does not end by itself while machines may still come.
@@ -453,7 +345,7 @@ class CastService:
             process = await self._start_in_range(cast)
         cast.counted = cast.may_end = cast.begun = False
         cast.goes_on |= cast.told_begun
-        cast.awaited = cast.ready or cast.expected
+        cast.awaited = set(cast.ready or cast.expected)
         cast.first_ready_s = None
         cast.started_s = self._clock()
         cast.numbers.clear()
@@ -461,7 +353,7 @@ class CastService:
         cast.process, cast.control_port = process, process.control_port
         asyncio.get_running_loop().add_reader(process.fileno(), self._wake.set)
 
-    async def _start_in_range(self, cast: _Cast) -> CastProcess:
+    async def _start_in_range(self, cast: OpenCast) -> CastProcess:
         """A sender at a control port that nobody has.
 
         The first one tried follows from the session's number, so that the sender of a restarted appliance is found
@@ -484,7 +376,7 @@ class CastService:
             "end, or set another control-port-base"
         )
 
-    async def _start_at(self, cast: _Cast, control_port: int) -> CastProcess:
+    async def _start_at(self, cast: OpenCast, control_port: int) -> CastProcess:
         session = cast.session
         process = CastProcess(
             cast.source,
@@ -513,21 +405,21 @@ class CastService:
             raise
         return process
 
-    async def _drop(self, cast: _Cast) -> None:
+    async def _drop(self, cast: OpenCast) -> None:
         """Clean up after a process that has ended."""
         process, cast.process = cast.process, None
         if process is not None:
             asyncio.get_running_loop().remove_reader(process.fileno())
             await asyncio.to_thread(process.stop)
 
-    async def _stop(self, cast: _Cast) -> None:
+    async def _stop(self, cast: OpenCast) -> None:
         process, cast.process = cast.process, None
         if process is None:
             return
         asyncio.get_running_loop().remove_reader(process.fileno())
-        statistics = await asyncio.to_thread(_end, process, cast.begun and not cast.counted)
+        statistics = await asyncio.to_thread(end_process, process, cast.begun and not cast.counted)
         if statistics is not None:
-            _add(cast.totals, statistics)
+            add_counters(cast.totals, statistics)
 
 
 def _is_free(address: str, port: int) -> bool:
@@ -538,24 +430,3 @@ def _is_free(address: str, port: int) -> bool:
         except OSError as error:
             return error.errno != errno.EADDRINUSE
         return True
-
-
-def _end(process: CastProcess, begun: bool) -> SenderStatistics | None:
-    """Stop a process; what it counted when it has ended by itself, or does within a moment."""
-    deadline = time.monotonic() + (LAST_WORD_S if begun else 0.0)
-    try:
-        while True:
-            events = process.events(max(0.0, deadline - time.monotonic()))
-            for event in events:
-                if isinstance(event, SessionEnded):
-                    return event.statistics
-            if time.monotonic() >= deadline:
-                return None
-    finally:
-        process.stop()
-
-
-def _add(totals: dict[str, float], statistics: SenderStatistics) -> None:
-    for name in _COUNTERS:
-        totals[name] = totals.get(name, 0) + float(getattr(statistics, name))
-    totals["rejected"] = totals.get("rejected", 0) + sum(statistics.rejected.values())

@@ -14,11 +14,12 @@ from rich.console import Console
 from sqlalchemy import text
 
 from imager.errors import CastError
-from imager.multicast.events import Limit, RateReason
+from imager.multicast.events import Limit, RateReason, ReceiverFailed
 from imager.transport.receive import ReceiveProcess
 from imager.wire.messages import Admission, CastAddress, Task, decode
 from netboot.cli.watch import draw_session
-from netboot.services.cast import FETCHING_S, GATHER_S, MOST_DEATHS
+from netboot.services.cast import FETCHING_S
+from netboot.services.open_cast import GATHER_S, MOST_DEATHS
 
 A = b"a" * 4096
 LOOPBACK = "127.0.0.1"
@@ -349,5 +350,25 @@ def test_database_that_fails_is_an_answer_in_one_line(tmp_path: Path) -> None:
             answer = await bench.admin.get("/api/v1/machines")
             assert answer.status_code == 500
             assert "no such table" in answer.json()["detail"] and "roomcast.db" in answer.json()["detail"]
+
+    run(story())
+
+
+def test_machine_that_is_too_slow_fails_with_that_reason_where_the_session_says_so(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, client = await bench.register(an_inventory())
+            bench.keep_image("golden", A)
+            session = await bench.admin.post(
+                "/api/v1/deploy",
+                json={"image": "golden", "to": [registration.name], "slow": "fail", "floor_bps": 10**7},
+            )
+            assert (session.json()["slow"], session.json()["floor_bps"]) == ("fail", 10**7)
+            address = await take(client)
+            casts = bench.appliance.casts
+            slow = ReceiverFailed(address.receiver, "too slow: it takes in 2 of 95 Mbit/s", is_final=True)
+            await casts._hear(1, casts._casts[1], slow, bench.appliance.cast_events)
+            (task,) = (await bench.admin.get("/api/v1/sessions/1")).json()["tasks"]
+            assert (task["state"], task["error"]) == ("failed", "too slow: it takes in 2 of 95 Mbit/s")
 
     run(story())
