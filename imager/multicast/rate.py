@@ -47,6 +47,8 @@ _SETTLE = 0.995
 """Of what arrived when a buffer overflowed: held between trials of more."""
 _TRIAL = 0.7
 """Of the rate: what arrives of a rate so much lower tells who loses."""
+_TRIAL_S = 3.0
+"""A trial ends when its receiver has said nothing of use for so long."""
 _STAYED = 0.5
 """Share of a loss that must stay in a trial to be the network's own."""
 _GONE = 0.3
@@ -191,6 +193,7 @@ class _Trial:
     before_bps: float
     """What arrived before the last cut..."""
     cut_from_bps: float
+    cut_at: float
     """...and the rate then."""
     clean: float = 0.0
     """Packets since, without such a loss."""
@@ -275,6 +278,8 @@ class RateControl:
         if self._burst_s < BURST_S and now - self._lossy_at >= _BURST_BACK_S and self._trial is None:
             self._burst_s = min(BURST_S, self._burst_s * 2)
             self._lossy_at = now
+        if self._trial is not None and now - self._trial.cut_at > _TRIAL_S:
+            self._trial = None
         grown = self._grown(sequence, now, passed)
         if grown > self._rate:
             most = self._limit or UNLIMITED_BPS
@@ -377,7 +382,7 @@ class RateControl:
             arrived = min(listener.peak_bps, rate)
             least = 0.0 if self._found_bps is None else 0.5 * rate
             self._find(max(least, arrived))
-            self._trial = _Trial(receiver, rate, rate, loss, 1, listener.through_bps, rate)
+            self._trial = _Trial(receiver, rate, rate, loss, 1, listener.through_bps, rate, now)
             self._cut(max(least, arrived * _CUT_TO), sequence, now)
             return
         if trial.receiver != receiver:
@@ -390,7 +395,7 @@ class RateControl:
         if loss < _GONE * trial.loss:  # that much of it was a buffer's: it is known what it passes
             trial.rate_bps = rate
         trial.cuts += 1
-        trial.clean = 0.0
+        trial.clean, trial.cut_at = 0.0, now
         trial.loss, trial.before_bps, trial.cut_from_bps = loss, listener.through_bps, rate
         self._found_bps = min(self._found_bps or rate, max(listener.arrived_bps, _TRIAL * rate))
         self._cut(min(_TRIAL * rate, max(0.1 * rate, listener.arrived_bps * _CUT_TO)), sequence, now)

@@ -124,6 +124,14 @@ def test_a_receiver_that_was_cut_off_does_not_slow_the_others() -> None:
     assert line.control.rate_bps == before
 
 
+def test_a_receiver_that_falls_silent_on_trial_does_not_hold_the_rate() -> None:
+    line = Line(RateControl(0), {1: a_port(1e8), 2: lambda _rate, _offered: 0}).run(0.12, line_bps=1e9)
+    assert line.control.rate_bps < 2e8
+    del line.receivers[1]
+    line.run(6, line_bps=1e9)
+    assert (line.control.rate_bps or 1e10) > 9e8
+
+
 def test_the_rate_never_exceeds_the_operators_limit_which_may_change() -> None:
     line = Line(RateControl(5e8), {1: lambda _rate, _offered: 0}).run(1)
     assert max(line.rates) == 5e8
