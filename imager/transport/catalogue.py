@@ -17,9 +17,11 @@ from typing import Protocol
 from blake3 import blake3
 
 from imager.errors import CastError, ImagerError, MessageError
+from imager.transport.cast_address import check_address
 from imager.wire import messages
 from imager.wire.messages import CastAddress
 from imager.wire.preshared import NONCE_BYTES, PROOF_BYTES, SEALED_MORE, SealedConnection
+from imager.wire.session import BEACON_NUMBER, symbol_bytes
 
 HASH_BYTES = 32
 _HELLO = b"RCF1"
@@ -151,9 +153,12 @@ def fetch_catalogue(
             catalogue = messages.decode(Catalogue, channel.take(_MAX_HEADER_BYTES, end))
             if catalogue.chunk_bytes not in _CHUNK_BYTES_RANGE or catalogue.file_bytes < 0:
                 raise CastError(f"{address} offers a file of impossible size")
+            check_address(catalogue.cast, not catalogue.unicast)
             count = -(-catalogue.file_bytes // catalogue.chunk_bytes)
             if count > _MAX_CHUNKS:
                 raise CastError(f"{address} offers a file of {count} chunks; at most {_MAX_CHUNKS} can be received")
+            if not catalogue.unicast and _symbols(catalogue) > BEACON_NUMBER:
+                raise CastError(f"{address} offers a file of more packets than one cast can number")
             data = bytearray()
             while len(data) < count * HASH_BYTES:
                 data += channel.take(min(_HASH_FRAME, count * HASH_BYTES - len(data)), end)
@@ -168,6 +173,12 @@ def fetch_catalogue(
     except OSError as error:
         raise CastError(f"cannot fetch the catalogue from {address}, TCP port {port}: {error}") from error
     return catalogue, hashes
+
+
+def _symbols(catalogue: Catalogue) -> int:
+    size = symbol_bytes(catalogue.cast.packet_bytes)
+    whole, rest = divmod(catalogue.file_bytes, catalogue.chunk_bytes)
+    return whole * -(-catalogue.chunk_bytes // size) + -(-rest // size)
 
 
 def _greet(connection: socket.socket, name: str, receiver: int, key: bytes | None, end: float) -> _Channel:

@@ -18,9 +18,10 @@ from multiprocessing.connection import Connection
 from imager.errors import CastError, GroupUnheard
 from imager.multicast.events import Accepted, ChunkAssembled, DoneAcknowledged, ReceiveStatistics, SessionLost
 from imager.multicast.memory import ReceiverMemory, divide_memory
+from imager.transport.cast_address import check_address
 from imager.transport.child import Child
 from imager.wire.messages import CastAddress
-from imager.wire.session import KEY_BYTES, PACKET_BYTES_RANGE, Holdup, symbol_bytes
+from imager.wire.session import Holdup, symbol_bytes
 
 MIN_SLOTS = 4
 
@@ -97,15 +98,6 @@ class PreparedReceiver:
             self.ring = -1
 
 
-def _check(address: CastAddress) -> None:
-    try:
-        keys = bytes.fromhex(address.cast_key), bytes.fromhex(address.control_key)
-    except ValueError:
-        keys = b"", b""
-    if any(len(key) != KEY_BYTES for key in keys) or address.packet_bytes not in PACKET_BYTES_RANGE:
-        raise CastError("the sender told keys or a packet length that cannot be; is it of another version?")
-
-
 class ReceiveProcess:
     """One receiving: start(), chunks() with a release() for each, done(), stop() always.
 
@@ -126,7 +118,7 @@ class ReceiveProcess:
         MIN_SLOTS slots of the longest chunk; None: the default's division. A process that was `prepared` is taken over.
         Raises CastError for an address that cannot be.
         """
-        _check(address)
+        check_address(address)
         longest = max(stored_lengths, default=1)
         size = symbol_bytes(address.packet_bytes)
         slot_bytes = -(-longest // size) * size

@@ -9,6 +9,7 @@ import gc
 import mmap
 import select
 import socket
+import struct
 import sys
 import time
 from multiprocessing.connection import Connection
@@ -30,6 +31,8 @@ _BEHIND_S = 0.5
 _FEW_PACKETS = 132
 """A batch below this is followed by a short sleep: one turn of the loop then takes what would have cost several."""
 _GATHER_S = 0.0015
+_READS = 64
+"""Datagrams of the sender's address in one turn: whoever forges that address keeps nobody from the group's packets."""
 _clock = time.monotonic
 
 
@@ -115,7 +118,7 @@ class ReceivingLoop:
     def _read_control(self, now: float) -> None:
         # ICMP errors (nobody listens there now, a firewall says no): the session's own timeout judges them
         with contextlib.suppress(OSError):
-            while True:
+            for _ in range(_READS):
                 self._session.receive_datagram(self._control.recv(2048), now)
 
     def _read_commands(self, now: float) -> None:
@@ -165,7 +168,7 @@ def main() -> None:
         setup = connection.recv()
         try:
             ReceivingLoop(setup, ring, connection).run()
-        except (CastError, ValueError) as error:
+        except (CastError, ValueError, OverflowError, struct.error) as error:
             connection.send(SessionLost(str(error)))
 
 

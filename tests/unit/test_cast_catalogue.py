@@ -1,10 +1,12 @@
 """The catalogue of a file cast and its chunks by TCP, on loopback: with and without a pre-shared key."""
 
 import contextlib
+import dataclasses
 import secrets
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -180,3 +182,39 @@ def test_the_sender_hears_what_is_wanted_and_who_wanted_another_file() -> None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
     assert sorted(offering.wanted) == [(1, b"\xe0"), (2, b"\x40"), (3, None)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"session": 1 << 33},
+        {"session": -1},
+        {"receiver": 0},
+        {"receiver": 70000},
+        {"data_port": 99999},
+        {"control_port": -5},
+        {"control_port": 0},
+        {"group": "10.0.0.1"},
+        {"group": "no address"},
+        {"packet_bytes": 0},
+        {"control_key": "11"},
+    ],
+    ids=str,
+)
+def test_a_catalogue_whose_address_cannot_be_is_refused_before_anything_is_made_of_it(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with a_sender() as (port, offering):
+        catalogue = offering.offer(LOOPBACK)
+        rogue = dataclasses.replace(catalogue, cast=dataclasses.replace(catalogue.cast, **changes))
+        monkeypatch.setattr(offering, "offer", lambda peer: rogue)
+        with pytest.raises(CastError, match="cannot be"):
+            fetch_catalogue(LOOPBACK, port)
+
+
+def test_a_catalogue_of_more_packets_than_can_be_numbered_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with a_sender() as (port, offering):
+        catalogue = dataclasses.replace(offering.offer(LOOPBACK), file_bytes=7 << 40, chunk_bytes=16 << 20)
+        monkeypatch.setattr(offering, "offer", lambda peer: catalogue)
+        with pytest.raises(CastError, match="more packets than one cast"):
+            fetch_catalogue(LOOPBACK, port)

@@ -1,0 +1,32 @@
+"""What a receiver is told of its cast, checked before anything is made of it. No I/O."""
+
+from ipaddress import AddressValueError, IPv4Address
+
+from imager.errors import CastError
+from imager.wire.messages import CastAddress
+from imager.wire.session import KEY_BYTES, MAX_RECEIVER, PACKET_BYTES_RANGE
+
+_PORTS = range(1, 1 << 16)
+
+
+def check_address(address: CastAddress, has_packets: bool = True) -> None:
+    """Raises CastError when no receiver could use it. `has_packets` False: nothing is cast, so ports do not count."""
+    try:
+        keys = bytes.fromhex(address.cast_key), bytes.fromhex(address.control_key)
+    except ValueError:
+        keys = b"", b""
+    if any(len(key) != KEY_BYTES for key in keys) or address.packet_bytes not in PACKET_BYTES_RANGE:
+        raise CastError("the sender told keys or a packet length that cannot be; is it of another version?")
+    if address.session not in range(1 << 32) or address.receiver not in range(1, MAX_RECEIVER + 1):
+        raise CastError(f"the sender told session {address.session} and receiver {address.receiver}, which cannot be")
+    if not has_packets:
+        return
+    try:
+        group = IPv4Address(address.group)
+    except AddressValueError:
+        group = IPv4Address(0)
+    if not group.is_multicast or address.data_port not in _PORTS or address.control_port not in _PORTS:
+        raise CastError(
+            f"the sender told group {address.group!r}, data port {address.data_port} and control port "
+            f"{address.control_port}, which cannot be"
+        )
