@@ -75,6 +75,8 @@ _PLENTY = 4
 _GROUP_SILENT_S = 1.5
 """Beacons come several times a second: a group silent for so long is a membership that a switch has forgotten (seen:
 IGMPv2 reports suppressed, a cable that was pulled)."""
+_FIRST_S = 1.0
+"""After the first sequence number: beacons come four times as often, so the sender's own is heard by then."""
 _UNHEARD_S = 8.0
 """A sender that answers, while nothing of its group arrives for so long: there is no multicast to here. The group was
 joined some times anew meanwhile."""
@@ -133,6 +135,7 @@ class ReceiverSession:
         self._window = SequenceWindow()
         self._heard = -1  # highest sequence number
         self._heard_first = 0
+        self._first_until = 0.0
         self._started = False  # a SOURCE, REPAIR or beacon gave a sequence number
         self._received = 0
         self._repairs = 0
@@ -250,17 +253,31 @@ class ReceiverSession:
             self._status_at = min(self._status_at, now + self._status_wait)
         self._received += len(sequences)
         if not self._started:
-            self._start_sequence(int(sequences.min()))
+            self._start_sequence(int(sequences.min()), now)
+        self._pass_over(np.sort(sequences), now)
         self._window.take(sequences)
         self._heard = max(self._heard, self._window.highest)
         self._sender_at = now
         self._group_heard = True
 
-    def _start_sequence(self, sequence: int) -> None:
+    def _start_sequence(self, sequence: int, now: float) -> None:
         self._started = True
+        self._first_until = now + _FIRST_S
         self._window.start(sequence)
         self._heard_first = sequence
         self._heard = sequence - 1
+
+    def _pass_over(self, ordered: IntArray, now: float) -> None:
+        """These were proven. A leap of more than a window, so soon, is no loss: what was heard before it is of a time
+        when this receiver was not there, and somebody has sent it again.
+        """
+        if now >= self._first_until:
+            return
+        steps = np.diff(ordered, prepend=self._heard)
+        leaps = np.flatnonzero(steps > SequenceWindow.SIZE)
+        if len(leaps):
+            self._heard_first += int(steps[leaps].sum()) - len(leaps)
+            self._window.start(int(ordered[leaps[-1]]))
 
     def _open_beacon(self, data: bytes, counter: int, now: float) -> None:
         if counter <= self._beacon_counter:
@@ -285,7 +302,8 @@ class ReceiverSession:
         if beacon.probe:
             self._probes = min(self._probes + 1, 255)
         if not self._started:
-            self._start_sequence(beacon.sequence)
+            self._start_sequence(beacon.sequence, now)
+        self._pass_over(np.array([beacon.sequence]), now)
         self._heard = max(self._heard, beacon.sequence - 1)
         self._frontier = max(self._frontier, min(beacon.frontier, self._layout.block_count))
         self._nack_interval_s = max(beacon.nack_interval_ms, 1) / 1000

@@ -107,8 +107,8 @@ def test_forged_sequences_far_ahead_do_not_shut_out_the_true_ones() -> None:
 
 def test_what_is_older_than_the_window_is_not_taken() -> None:
     shell = Shell()
-    shell.hear(packets(0, sequence=0), packets(1, sequence=SequenceWindow.SIZE + 5))
-    shell.hear(packets(2, sequence=5), packets(3, sequence=6))
+    shell.hear(packets(0, sequence=0))
+    shell.hear(packets(1, sequence=SequenceWindow.SIZE + 5), packets(2, sequence=5), packets(3, sequence=6), now=1.1)
     assert shell.session.statistics().rejected == {Reject.REPEATED: 1}
     assert counted(shell)[0] == 3
 
@@ -175,3 +175,34 @@ def test_junk_of_any_head_changes_nothing_that_is_reported() -> None:
     assert not any(isinstance(message, Nack) for message in shell.said(1.0))
     shell.hear(packets(*range(50, 250)))
     assert shell.chunks() == {0: chunk_bytes(0)}
+
+
+OLD = packets(0, 1, sequence=5)
+
+
+@pytest.mark.parametrize("first", [OLD, a_beacon(Phase.SENDING, 5, 0)], ids=["data", "a beacon"])
+@pytest.mark.parametrize("together", [False, True], ids=["before", "in one batch"])
+def test_what_was_sent_before_a_receiver_came_is_no_loss_when_somebody_sends_it_again(
+    first: ByteArray, together: bool
+) -> None:
+    shell = Shell()
+    real = packets(*range(250, 260), sequence=9_000_000)
+    shell.hear(*([np.concatenate((first, real))] if together else [first, real]))
+    shell.hear(a_beacon(Phase.SENDING, 9_000_015, 0), now=0.2)
+    assert counted(shell)[1] == 5  # between what came and what the sender says
+    assert shell.chunks() == {1: chunk_bytes(1)}
+    shell.hear(packets(2, sequence=100), now=0.3)
+    assert shell.session.statistics().rejected == {Reject.REPEATED: 1}
+
+
+def test_a_beacon_shows_that_what_was_heard_first_was_old() -> None:
+    shell = Shell()
+    shell.hear(OLD, a_beacon(Phase.SENDING, 9_000_000, 0))
+    assert counted(shell)[1] == 0
+
+
+def test_a_long_gap_is_a_loss_once_the_sender_was_heard() -> None:
+    shell = Shell()
+    shell.hear(OLD)
+    shell.hear(packets(2, sequence=100_007), now=1.1)
+    assert counted(shell)[1] == 100_000
