@@ -10,6 +10,7 @@ import secrets
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -43,6 +44,12 @@ _CHUNK_BYTES_RANGE = range(1, (16 << 20) + 1)
 """A receiver's ring has room for four chunks at least: what anybody offers must not take more than its memory."""
 _MAX_CONNECTIONS = 256
 """At a time; whoever comes beyond waits in the backlog."""
+_MAX_GREETING = 16
+"""Of one peer, until hello and proof are there; one more is closed."""
+_GREETING_S = 5
+"""Until hello, greeting and proof are there: a few bytes."""
+_AGAIN_S = 0.1
+"""Nobody could be let in: tried again after this."""
 _DONE = b"\xff\xff\xff\xff"
 """Asked for instead of a chunk: the receiver holds everything."""
 
@@ -149,7 +156,8 @@ def fetch_catalogue(
     end = time.monotonic() + within_s
     try:
         with _connect(address, port, min(within_s, _TIMEOUT_S)) as connection:
-            channel = _greet(connection, f"{address}, TCP port {port}", 0, key, end)
+            greeted = min(end, time.monotonic() + _GREETING_S)
+            channel = _greet(connection, f"{address}, TCP port {port}", 0, key, greeted)
             catalogue = messages.decode(Catalogue, channel.take(_MAX_HEADER_BYTES, end))
             if catalogue.chunk_bytes not in _CHUNK_BYTES_RANGE or catalogue.file_bytes < 0:
                 raise CastError(f"{address} offers a file of impossible size")
@@ -276,6 +284,9 @@ class CatalogueServer:
         self._hashes = b"".join(hashes)
         self._key = key
         self._room = threading.Semaphore(_MAX_CONNECTIONS)
+        self._lock = threading.Lock()
+        self._greeting: Counter[str] = Counter()  # connections that have proved nothing yet, by their peers
+        self._closing = threading.Event()
         try:
             self._listener = socket.create_server((address, port), backlog=256)
         except OSError:
@@ -285,28 +296,66 @@ class CatalogueServer:
         self._thread.start()
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # close() ends it
-            while True:
-                self._room.acquire()
+        while not self._closing.is_set():
+            self._room.acquire()
+            try:
                 connection, peer = self._listener.accept()
+            except OSError:  # a connection that was gone again, or no descriptor left: the next may do
+                self._room.release()
+                self._closing.wait(_AGAIN_S)
+                continue
+            if not self._greet_one_more(peer[0]):
+                connection.close()
+                self._room.release()
+                continue
+            try:
                 threading.Thread(target=self._serve, args=(connection, peer[0]), daemon=True).start()
+            except RuntimeError:  # no thread left
+                connection.close()
+                self._greeted(peer[0])
+                self._room.release()
+
+    def _greet_one_more(self, peer: str) -> bool:
+        with self._lock:
+            self._greeting[peer] += 1
+            if self._greeting[peer] <= _MAX_GREETING:
+                return True
+            self._greeting[peer] -= 1
+            return False
+
+    def _greeted(self, peer: str) -> None:
+        with self._lock:
+            self._greeting[peer] -= 1
+            if not self._greeting[peer]:
+                del self._greeting[peer]
 
     def _serve(self, connection: socket.socket, peer: str) -> None:
         try:
             with connection, contextlib.suppress(OSError, ImagerError):  # of one connection: the others go on
-                self._answer(connection, peer)
+                try:
+                    greeted = self._hello(connection)
+                finally:
+                    self._greeted(peer)
+                if greeted is None:
+                    return
+                channel, receiver = greeted
+                if receiver:
+                    self._give_chunks(channel, receiver)
+                else:
+                    self._give_catalogue(channel, peer)
         finally:
             self._room.release()
 
-    def _answer(self, connection: socket.socket, peer: str) -> None:
-        end = time.monotonic() + _TIMEOUT_S
+    def _hello(self, connection: socket.socket) -> tuple[_Channel, int] | None:
+        """Who has said hello and proved what it has to: its channel and number. None for anybody else."""
+        end = time.monotonic() + _GREETING_S
         hello = _read(connection, len(_HELLO) + 2 + NONCE_BYTES, end)
         if not hello.startswith(_HELLO):
-            return
+            return None
         receiver = int.from_bytes(hello[len(_HELLO) : len(_HELLO) + 2], "big")
         key = self._offerer.control_key(receiver) if receiver else self._key
         if receiver and key is None:
-            return
+            return None
         nonce = secrets.token_bytes(NONCE_BYTES)
         connection.sendall(_HELLO + (_OPEN if key is None else _SEALED) + nonce)
         sealed = None
@@ -314,13 +363,9 @@ class CatalogueServer:
             sealed = SealedConnection(key, nonce, hello[-NONCE_BYTES:])
             if not sealed.is_proof(_read(connection, PROOF_BYTES, end)):
                 connection.sendall(_OPEN)
-                return
+                return None
             connection.sendall(_SEALED)
-        channel = _Channel(connection, b"sender", sealed)
-        if receiver:
-            self._give_chunks(channel, receiver)
-        else:
-            self._give_catalogue(channel, peer)
+        return _Channel(connection, b"sender", sealed), receiver
 
     def _give_catalogue(self, channel: _Channel, peer: str) -> None:
         catalogue = self._offerer.offer(peer)
@@ -353,6 +398,7 @@ class CatalogueServer:
             self._offerer.asked_all(receiver, done)
 
     def close(self) -> None:
+        self._closing.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import os
+import resource
 import secrets
 import socket
 import time
@@ -218,3 +220,33 @@ def test_a_catalogue_of_more_packets_than_can_be_numbered_is_refused(monkeypatch
         monkeypatch.setattr(offering, "offer", lambda peer: catalogue)
         with pytest.raises(CastError, match="more packets than one cast"):
             fetch_catalogue(LOOPBACK, port)
+
+
+def test_a_peer_that_says_nothing_on_many_connections_keeps_nobody_out() -> None:
+    with a_sender() as (port, _), contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection((LOOPBACK, port))) for _ in range(300)]
+        with socket.create_connection((LOOPBACK, port), source_address=("127.0.0.2", 0), timeout=4) as other:
+            other.sendall(b"RCF1" + bytes(2 + 16))
+            assert other.recv(4) == b"RCF1"
+        silent[-1].settimeout(4)
+        assert silent[-1].recv(1) == b""
+
+
+def test_who_came_while_no_descriptor_was_left_is_let_in_when_there_is_one() -> None:
+    with a_sender() as (port, _), contextlib.ExitStack() as stack:
+        coming = [stack.enter_context(socket.socket()) for _ in range(3)]  # accept() may hold one descriptor already
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            for connection in coming:
+                connection.connect((LOOPBACK, port))
+                connection.sendall(b"RCF1" + bytes(2 + 16))
+            coming[-1].settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                coming[-1].recv(1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        coming[-1].settimeout(10)
+        assert coming[-1].recv(4) == b"RCF1"
