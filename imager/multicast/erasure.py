@@ -133,6 +133,7 @@ class IsalCode:
         self._encode_data.argtypes, self._encode_data.restype = [number] * 3 + [pointer] * 3, None
         self._invert_matrix = library.gf_invert_matrix
         self._invert_matrix.argtypes, self._invert_matrix.restype = [pointer, pointer, number], number
+        self._width = self._table_width()
         self._tables = self._expand(coefficients())
         self._zero = np.zeros(0, np.uint8)
 
@@ -173,10 +174,8 @@ class IsalCode:
         contiguous = np.ascontiguousarray(matrix)
         tables = np.zeros(m * k * 32, np.uint8)
         self._init_tables(k, m, _address(contiguous), _address(tables))
-        width = self._table_width()
-        return np.ascontiguousarray(tables[: m * k * width].reshape(m, k, width))
+        return np.ascontiguousarray(tables[: m * k * self._width].reshape(m, k, self._width))
 
-    @functools.cache  # noqa: B019 - one object a process
     def _table_width(self) -> int:
         mark = np.full(32, 0xA5, np.uint8)
         one = np.ones(1, np.uint8)
