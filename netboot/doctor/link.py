@@ -11,7 +11,6 @@ from typing import Any
 
 from imager.errors import ToolError
 from imager.programs import run
-from imager.wire.session import PACKET_BYTES
 from netboot.doctor.findings import Finding, Notes
 from netboot.doctor.subject import Subject
 from netboot.services.interface import Interface
@@ -90,22 +89,13 @@ def _speed(name: str) -> str:
 
 
 def check_mtu(subject: Subject) -> list[Finding]:
-    """The interface carries whole TFTP blocks and cast packets; so does the way to the router, if there is one."""
+    """The interface carries whole TFTP blocks, and so does the way to its router; casts take what there is."""
     notes = Notes("mtu")
     findings = []
-    needed = PACKET_BYTES + IP_UDP_BYTES
     for interface in subject.interfaces:
         name, mtu = interface.name, interface.mtu
         facts = {"interface": name, "mtu": mtu}
-        if mtu < needed:
-            findings.append(
-                notes.problem(
-                    f"{name} has an MTU of {mtu}: packets of casts need {needed}",
-                    f"`ip link set {name} mtu {ETHERNET_MTU}`, and the same in the system's network settings",
-                    **facts,
-                )
-            )
-        elif mtu < ETHERNET_MTU:
+        if mtu < ETHERNET_MTU:
             findings.append(
                 notes.warning(
                     f"{name} has an MTU of {mtu}: firmware asks for TFTP blocks that need {ETHERNET_MTU}, which now "

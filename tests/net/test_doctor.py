@@ -192,7 +192,7 @@ def test_a_small_mtu_is_told(room: tuple[Lan, Served]) -> None:
         told = ask_doctor(host, served.environment(), "mtu")
     finally:
         host.run("ip", "link", "set", INTERFACE, "mtu", "1500")
-    assert "e0 has an MTU of 1400: packets of casts need 1484" in told.of("mtu", "problem")
+    assert "e0 has an MTU of 1400: firmware asks for TFTP blocks that need 1500" in told.of("mtu", "warning")
 
 
 def test_without_an_appliance_nobody_offers_and_what_is_missing_is_named(tmp_path: Path) -> None:
