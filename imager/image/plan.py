@@ -3,8 +3,7 @@
 A bitmap has bit i, most significant first, set when chunk i is lacking; ceil(chunks / 8) bytes, spare bits 0.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -46,28 +45,3 @@ def union(bitmaps: Iterable[bytes], count: int) -> bytes:
 def count_lacking(bitmap: bytes) -> int:
     """How many chunks are lacking."""
     return int(np.unpackbits(np.frombuffer(bitmap, np.uint8)).sum())
-
-
-@dataclass(frozen=True, slots=True)
-class CastPlan:
-    """What one session sends."""
-
-    stored_lengths: tuple[int, ...]
-    """Stored bytes of each chunk of the image."""
-    wanted: bytes
-    """Bitmap of the chunks that the first pass sends."""
-
-    @property
-    def chunk_count(self) -> int:
-        """Chunks that the first pass sends."""
-        return count_lacking(self.wanted)
-
-    @property
-    def bytes_to_send(self) -> int:
-        """Stored bytes that the first pass sends, without headers and repair."""
-        return sum(self.stored_lengths[i] for i in parse_bitmap(self.wanted, len(self.stored_lengths)))
-
-
-def plan_cast(stored_lengths: Sequence[int], lacking: Iterable[bytes]) -> CastPlan:
-    """One pass that serves every receiver of `lacking`."""
-    return CastPlan(tuple(stored_lengths), union(lacking, len(stored_lengths)))

@@ -93,8 +93,3 @@ def unpack_wanted(bitmap: bytes | None, chunk_count: int) -> BoolArray:
     if len(bitmap) != (chunk_count + 7) // 8:
         raise ValueError(f"a bitmap of {len(bitmap)} bytes does not fit {chunk_count} chunks")
     return np.unpackbits(np.frombuffer(bitmap, np.uint8), count=chunk_count).astype(np.bool_)
-
-
-def pack_wanted(wanted: BoolArray) -> bytes:
-    """The bitmap of `wanted`: bit i, most significant first."""
-    return np.packbits(wanted).tobytes()

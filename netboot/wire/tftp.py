@@ -154,13 +154,8 @@ def _options(strings: list[str]) -> dict[str, str]:
     return options
 
 
-def build_data(block: int, payload: bytes | memoryview) -> bytes:
-    """DATA; the block number is taken modulo 65536."""
-    return build_data_header(block) + payload
-
-
 def build_data_header(block: int) -> bytes:
-    """What goes before the payload."""
+    """What goes before the payload of DATA; the block number is taken modulo 65536."""
     return _HEADER.pack(_DATA, block & 0xFFFF)
 
 

@@ -9,7 +9,7 @@ from tftp_builders import BytesContent
 
 from netboot.tftp.options import Limits, negotiate
 from netboot.tftp.transfer import ReadTransfer, TransferFinished
-from netboot.wire.tftp import ErrorCode, build_ack, build_data, build_error, build_option_ack
+from netboot.wire.tftp import ErrorCode, build_ack, build_data_header, build_error, build_option_ack
 
 PEER = ("192.0.2.1", 1024)
 
@@ -77,18 +77,18 @@ def test_file_comes_whole_over_a_line_that_loses_and_doubles(seed: int, window: 
 
 def test_gap_is_told_once_and_what_came_after_it_is_dropped() -> None:
     file = WindowedFile(100, 10, 4)
-    first, *_, third, fourth = (build_data(number, bytes(10)) for number in (1, 2, 3, 4))
+    first, *_, third, fourth = (build_data_header(number) + bytes(10) for number in (1, 2, 3, 4))
     assert file.take(as_array(first, third)) == build_ack(1)
     assert file.take(as_array(fourth)) is None
-    assert file.take(as_array(*(build_data(number, bytes(10)) for number in (2, 3, 4, 5)))) == build_ack(5)
+    assert file.take(as_array(*(build_data_header(number) + bytes(10) for number in (2, 3, 4, 5)))) == build_ack(5)
 
 
 def test_last_block_of_another_length_is_not_the_end_of_the_file() -> None:
     file = WindowedFile(13, 10, 4)
-    assert file.take(as_array(build_data(1, bytes(10)), build_data(2, bytes(2)))) is None
-    assert file.take(as_array(build_data(2, bytes(10)))) is None
+    assert file.take(as_array(build_data_header(1) + bytes(10), build_data_header(2) + bytes(2))) is None
+    assert file.take(as_array(build_data_header(2) + bytes(10))) is None
     assert not file.is_whole
-    assert file.take(as_array(build_data(2, bytes(3)))) == build_ack(2)
+    assert file.take(as_array(build_data_header(2) + bytes(3))) == build_ack(2)
     assert file.is_whole
 
 

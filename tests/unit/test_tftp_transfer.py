@@ -15,7 +15,7 @@ from netboot.tftp.transfer import (
     TransferFailed,
     TransferFinished,
 )
-from netboot.wire.tftp import Data, Error, OptionAck, TftpPacket, build_ack, build_data, build_error, parse_tftp
+from netboot.wire.tftp import Data, Error, OptionAck, TftpPacket, build_ack, build_data_header, build_error, parse_tftp
 from netboot.wire.tftp import ErrorCode as Code
 
 PEER = ("10.77.0.50", 2070)
@@ -326,7 +326,7 @@ def test_a_client_that_names_its_rollover_gets_it_without_delay(after: str) -> N
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\0", b"\0\3\0", b"\0\x09ab", b"\xff" * 2000, b"\0\1a\0octet\0", build_data(1, b"")]
+    "data", [b"", b"\0", b"\0\3\0", b"\0\x09ab", b"\xff" * 2000, b"\0\1a\0octet\0", build_data_header(1)]
 )
 def test_junk_of_the_peer_changes_nothing(data: bytes) -> None:
     transfer = a_transfer()
