@@ -1,12 +1,18 @@
-"""How file casts find each other: announcements on a discovery group, heard or sent. No protocol beyond that."""
+"""How file casts find each other: announcements on a discovery group, heard or sent. No protocol beyond that.
 
+Announcements come seldom, and are heard by asyncio-dgram; the data has sockets of its own (endpoint.py).
+"""
+
+import asyncio
 import contextlib
 import math
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import AddressValueError, IPv4Address
+
+import asyncio_dgram
 
 from imager.errors import CastError, PacketError
 from imager.transport.catalogue import Catalogue, fetch_catalogue
@@ -84,18 +90,29 @@ class Finder:
         again_s: dict[tuple[str, int], float] = {}
         with _announcements(address, port) as sock:
             while True:
+                # each time anew: while a catalogue is fetched, announcements wait in the kernel, which bounds them
+                source = asyncio.run(self._hear(sock, again_s))
+                if (found := self._fetch(*source)) is not None:
+                    return found
+                if len(again_s) >= _MOST_FAILED:
+                    again_s.clear()
+                again_s[source] = time.monotonic() + _FAILED_S
+
+    async def _hear(self, sock: socket.socket, again_s: Mapping[tuple[str, int], float]) -> tuple[str, int]:
+        """The address and TCP port of the next sender that may be asked now."""
+        stream = await asyncio_dgram.from_socket(sock.dup())
+        try:
+            while True:
                 left = self._left("announced a file")
-                sock.settimeout(None if left == math.inf else left)
                 with contextlib.suppress(TimeoutError, PacketError):  # foreign datagrams are not for us
-                    data, (sender, _) = sock.recvfrom(2048)
-                    source = sender, parse_announce(data).catalogue_port
-                    if time.monotonic() < again_s.get(source, 0.0):
-                        continue
-                    if (found := self._fetch(*source)) is not None:
-                        return found
-                    if len(again_s) >= _MOST_FAILED:
-                        again_s.clear()
-                    again_s[source] = time.monotonic() + _FAILED_S
+                    async with asyncio.timeout(None if left == math.inf else left):
+                        data, sender = await stream.recv()
+                    assert isinstance(sender, tuple)  # of an IPv4 socket
+                    source = str(sender[0]), parse_announce(data).catalogue_port
+                    if time.monotonic() >= again_s.get(source, 0.0):
+                        return source
+        finally:
+            stream.close()
 
     def ask(self, sender: str, port: int) -> Found:
         """The catalogue of a sender whose address is known; waits until it is there."""

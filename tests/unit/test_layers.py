@@ -25,7 +25,7 @@ PURE = [
 
 # Modules that bring sockets, files, threads, an event loop, logs or a clock.
 IMPURE = {
-    *("asyncio", "concurrent", "fcntl", "glob", "http", "httpx", "io", "logging", "mmap"),
+    *("asyncio", "asyncio_dgram", "concurrent", "fcntl", "glob", "http", "httpx", "io", "logging", "mmap"),
     *("multiprocessing", "os", "pathlib", "queue", "sched", "select", "selectors", "shutil", "signal", "socket"),
     *("socketserver", "sqlalchemy", "sqlite3", "ssl", "structlog", "subprocess", "tempfile", "threading", "time"),
     *("urllib.request", "uvicorn", "fastapi"),
