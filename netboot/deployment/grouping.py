@@ -40,11 +40,7 @@ def choose_interface(machines: Sequence[Machine], interfaces: Sequence[CastInter
     A machine in none of the networks is behind a router, which may bring it any cast: the others decide, or the first
     interface. Raises UserError when the machines are on several: a session is sent on one.
     """
-    machines_on: dict[CastInterface, list[str]] = {}
-    for machine in machines:
-        for interface in interfaces:
-            if IPv4Address(machine.inventory.address) in interface.network:
-                machines_on.setdefault(interface, []).append(machine.name)
+    machines_on = _machines_on(machines, interfaces)
     if len(machines_on) > 1:
         told = "; ".join(f"on {each.name}: {_few(names)}" for each, names in machines_on.items())
         raise UserError(
@@ -52,6 +48,28 @@ def choose_interface(machines: Sequence[Machine], interfaces: Sequence[CastInter
             "deploy to those of each interface by a command of its own"
         )
     return next(iter(machines_on), interfaces[0])
+
+
+def choose_interface_again(
+    before: str, machines: Sequence[Machine], interfaces: Sequence[CastInterface]
+) -> CastInterface:
+    """Where a session goes on that was sent on the interface `before`: there, or where most of its machines are by now
+    when that is served no longer. For the others see why_out_of_reach().
+    """
+    for interface in interfaces:
+        if interface.name == before:
+            return interface
+    machines_on = _machines_on(machines, interfaces)
+    return max(machines_on, key=lambda interface: len(machines_on[interface]), default=interfaces[0])
+
+
+def _machines_on(machines: Sequence[Machine], interfaces: Sequence[CastInterface]) -> dict[CastInterface, list[str]]:
+    machines_on: dict[CastInterface, list[str]] = {}
+    for machine in machines:
+        for interface in interfaces:
+            if IPv4Address(machine.inventory.address) in interface.network:
+                machines_on.setdefault(interface, []).append(machine.name)
+    return machines_on
 
 
 def why_out_of_reach(machine: Machine, sender: IPv4Address, interfaces: Sequence[CastInterface]) -> str:

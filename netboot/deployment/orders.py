@@ -13,7 +13,7 @@ from imager.image.manifest import Manifest
 from imager.wire.messages import After, TaskKind, TaskResult
 from imager.wire.session import SlowPolicy
 from netboot.config import DATA_PORTS, cast_group
-from netboot.deployment.grouping import CastInterface, choose_interface, plan_tasks
+from netboot.deployment.grouping import CastInterface, choose_interface, choose_interface_again, plan_tasks
 from netboot.deployment.images import Images
 from netboot.deployment.live import Changes
 from netboot.deployment.outcomes import Casts, Clock, Outcomes
@@ -103,6 +103,7 @@ class Orders:
             slow=order.slow,
             floor_bps=order.floor_bps,
             unicast=order.unicast,
+            interface=interface.name,
         )
         tasks = plan_tasks(machines, manifest.name, manifest.version, order.target, order.after)
         session, records = await self._database.run(self._sessions.create_session, new, tasks, self._clock.wall())
@@ -125,10 +126,11 @@ class Orders:
             try:
                 manifest = await self._images.manifest(session.image, session.version)
                 machines = await self._database.run(self._machines.resolve, [task.machine for task in open_tasks])
-                interface = choose_interface(machines, self._interfaces)
             except (UserError, ImagerError) as error:
                 await self._outcomes.fail_session(session.id, f"it cannot be resumed: {error}")
                 continue
+            # A machine that moved meanwhile fails by itself when it asks for its task.
+            interface = choose_interface_again(session.interface, machines, self._interfaces)
             log.info("session resumed", session=session.id, image=session.image, machines=len(open_tasks))
             with contextlib.suppress(ImagerError):
                 await self._open(session, manifest, open_tasks, interface)

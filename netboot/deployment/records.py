@@ -51,6 +51,8 @@ class NewSession:
     """Below it a machine is slow; 0: when it takes much less than the others."""
     unicast: bool
     """Nothing is cast: each machine fetches its chunks."""
+    interface: str
+    """Of ours, that it is sent on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class Session:
     slow: SlowPolicy
     floor_bps: int
     unicast: bool
+    interface: str
+    """Empty: an older Roomcast opened it."""
     state: SessionState
     created_s: float
     ended_s: float | None

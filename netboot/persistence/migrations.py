@@ -49,7 +49,12 @@ def _add_unicast(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE cast_session ADD COLUMN unicast BOOLEAN DEFAULT false NOT NULL"))
 
 
-STEPS: tuple[Step, ...] = (_add_ways_home, _add_boots, _add_slow_policy, _add_unicast)
+def _add_interface(connection: Connection) -> None:
+    """Where a session is sent, so that it goes on there."""
+    connection.execute(text("ALTER TABLE cast_session ADD COLUMN interface VARCHAR(15) DEFAULT '' NOT NULL"))
+
+
+STEPS: tuple[Step, ...] = (_add_ways_home, _add_boots, _add_slow_policy, _add_unicast, _add_interface)
 """The first leads from version 1 to version 2. Append; never change one that was released."""
 
 SCHEMA_VERSION = 1 + len(STEPS)

@@ -79,6 +79,7 @@ class SessionRow(Base):
     slow: Mapped[str] = mapped_column(String(16), server_default="demote")
     floor_bps: Mapped[int] = mapped_column(BigInteger, server_default="0")
     unicast: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    interface: Mapped[str] = mapped_column(String(15), server_default="")
     state: Mapped[str] = mapped_column(String(16), index=True)
     created_s: Mapped[float] = mapped_column(Float)
     ended_s: Mapped[float | None] = mapped_column(Float)

@@ -2,16 +2,18 @@
 
 import asyncio
 from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
 import pytest
-from deployment_builders import Bench, a_bench, a_proof, done, failed
+from deployment_builders import LOOPBACK, Bench, a_bench, a_proof, done, failed
 from inventories import an_inventory
 
 from imager.transport.receive import ReceiveProcess
-from imager.wire.messages import Admission, Progress, Task, TaskResult, decode, encode
+from imager.wire.messages import Admission, Progress, Task, TaskKind, TaskResult, decode, encode
 from netboot.boot.contexts import BootKind
+from netboot.deployment.grouping import CastInterface
 from netboot.model import TaskState
 
 A = b"a" * 4096
@@ -110,6 +112,29 @@ def test_session_whose_last_task_ended_as_the_appliance_died_is_ended_by_its_suc
             assert (await bench.admin.get("/api/v1/sessions/1")).json()["state"] == "waiting"
             await bench.appliance.orders.resume()
             assert (await bench.admin.get("/api/v1/sessions/1")).json()["state"] == "done"
+
+    run(story())
+
+
+def test_session_goes_on_after_a_restart_without_the_machine_that_moved_to_another_interface(tmp_path: Path) -> None:
+    async def story() -> None:
+        eth2 = CastInterface("eth2", IPv4Address("10.78.0.1"), IPv4Network("10.78.0.0/24"))
+        stayed, moved = (an_inventory(mac=f"52:54:00:00:00:0{n}", address=f"127.0.0.{n}") for n in (5, 6))
+        async with a_bench(tmp_path, interfaces=[LOOPBACK, eth2]) as bench:
+            names = [(await bench.register(each))[0].name for each in (moved, stayed)]
+            bench.keep_image("golden", A)
+            await bench.deploy("golden", *names)
+            await bench.register(replace(moved, address="10.78.0.9"))
+        async with a_bench(tmp_path, interfaces=[eth2, LOOPBACK]) as bench:
+            await bench.appliance.orders.resume()
+            _, machine = await bench.register(stayed)
+            assert (await take(machine)).kind is TaskKind.DEPLOY
+            _, machine = await bench.register(replace(moved, address="10.78.0.9"))
+            assert (await take(machine)).kind is TaskKind.WAIT
+            seen = await tasks_of(bench)
+            assert seen[names[1]] == ("running", "")
+            state, error = seen[names[0]]
+            assert state == "failed" and "its session is sent on lo: deploy to it again" in error
 
     run(story())
 

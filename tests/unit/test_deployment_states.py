@@ -12,6 +12,7 @@ from netboot.deployment.grouping import (
     Attendance,
     CastInterface,
     choose_interface,
+    choose_interface_again,
     may_begin,
     plan_tasks,
     share_bitrate,
@@ -142,6 +143,21 @@ def test_session_of_machines_on_two_interfaces_is_refused_with_their_names() -> 
     addresses = ["10.78.0.9", *(f"10.77.0.{number}" for number in range(2, 8))]
     with pytest.raises(UserError, match="on eth2: pc-1; on eth1: pc-2, pc-3, pc-4 and 3 more"):
         choose_interface(at(*addresses), [ETH1, ETH2])
+
+
+@pytest.mark.parametrize(
+    ("before", "addresses", "chosen"),
+    [
+        ("eth2", ("10.77.0.5", "10.77.0.6", "10.78.0.5"), ETH2),  # two moved away from it
+        ("eth9", ("10.77.0.5", "10.78.0.5", "10.78.0.6"), ETH2),  # it is served no longer
+        ("", ("10.77.0.5", "10.78.0.5", "10.77.0.6"), ETH1),
+        ("eth9", ("10.90.0.5",), ETH1),
+    ],
+)
+def test_session_goes_on_where_it_was_sent_or_where_most_of_its_machines_are(
+    before: str, addresses: tuple[str, ...], chosen: CastInterface
+) -> None:
+    assert choose_interface_again(before, at(*addresses), [ETH1, ETH2]) is chosen
 
 
 def test_casts_share_a_total_fairly_below_their_own_limits() -> None:

@@ -48,6 +48,7 @@ def a_session(**changes: object) -> NewSession:
         "slow": SlowPolicy.FAIL,
         "floor_bps": 5_000_000,
         "unicast": True,
+        "interface": "eth1",
     }
     return NewSession(**{**values, **changes})  # type: ignore[arg-type]
 
