@@ -410,6 +410,10 @@ class StoredImage:
         """Stored bytes of chunk `index`, checked. Raises StoreError that names the pack."""
         return read_first_sound(self._places[index])
 
+    def read_into(self, index: int, out: memoryview) -> None:
+        """As read(), into memory of the chunk's stored length."""
+        out[:] = self.read(index)
+
 
 def places_of(store: ImageStore, chunk: Chunk) -> tuple[StoredAt, ...]:
     """Where `chunk` is in the stored form that its manifest states. Raises StoreError when that is nowhere."""

@@ -158,7 +158,7 @@ class Simulation:
         self._layout = CastLayout(scenario.stored_lengths)
         self._chunks = [self._numbers.bytes(length) for length in scenario.stored_lengths]
         self._code = code or load_code()
-        self._filler = PayloadFiller(self._layout, self._chunks.__getitem__, self._code)
+        self._filler = PayloadFiller(self._layout, self._read_chunk, self._code)
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._now = 0.0
@@ -185,6 +185,9 @@ class Simulation:
             self._at(scenario.sender_crash[1], self._go_on)
         self._comers = len(scenario.joins_at) + len(scenario.crashes) + (scenario.sender_crash is not None)
         self._sample()
+
+    def _read_chunk(self, index: int, out: memoryview) -> None:
+        out[:] = self._chunks[index]
 
     def run(self) -> Outcome:
         """Until the sender's session is closed and every receiver's is, or the time is up."""

@@ -28,9 +28,9 @@ class ChunkSource(Protocol):
     def stored_lengths(self) -> Sequence[int]:
         """Bytes of each chunk, as sent; fixed for the session."""
 
-    def read(self, index: int) -> bytes | memoryview:
-        """The bytes of one chunk, valid until the next read. An ImagerError or OSError ends the session with
-        its text.
+    def read_into(self, index: int, out: memoryview) -> None:
+        """The bytes of one chunk, into memory of its length. An ImagerError, OSError or ValueError ends the session
+        with its text.
         """
 
 

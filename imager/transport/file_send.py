@@ -252,10 +252,11 @@ class _Sending:
                 self._process.remove(receiver, _BY_TCP)
                 self._note("unicast", receiver, _BY_TCP)
 
-    def read(self, receiver: int, index: int) -> bytes:
-        self._throttle.wait(self._source.stored_lengths[index])
+    def read(self, receiver: int, index: int) -> memoryview:
+        data = memoryview(bytearray(self._source.stored_lengths[index]))
+        self._throttle.wait(len(data))
         with self._reading:  # the source has one file
-            data = self._source.read(index)
+            self._source.read_into(index, data)
         with self._lock:
             self._party.chunks_done[receiver] = self._party.chunks_done.get(receiver, 0) + 1
             self._party.unicast_bytes += len(data)

@@ -25,15 +25,12 @@ class FileChunks:
         self._path, self._chunk_bytes, self.stored_lengths = state
         self._descriptor = -1
 
-    def read(self, index: int) -> bytes:
+    def read_into(self, index: int, out: memoryview) -> None:
         """One chunk. Raises SourceError when the file has become shorter, OSError when it cannot be read."""
         if self._descriptor < 0:
             self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        length = self.stored_lengths[index]
-        data = os.pread(self._descriptor, length, index * self._chunk_bytes)
-        if len(data) != length:
+        if os.preadv(self._descriptor, [out], index * self._chunk_bytes) != len(out):
             raise SourceError(f"{self._path} changed while it was sent; send it again when nobody writes to it")
-        return data
 
 
 _READ_BYTES = 1 << 20

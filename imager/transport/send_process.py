@@ -67,7 +67,7 @@ class SendingLoop:
         )
         wanted = unpack_wanted(setup.wanted, self._layout.chunk_count)
         self._session = SenderSession(self._layout, settings, wanted, _clock())
-        self._filler = PayloadFiller(self._layout, setup.source.read, load_code())
+        self._filler = PayloadFiller(self._layout, setup.source.read_into, load_code())
         self._group = GroupSender(
             address.group, address.data_port, address.interface_address, options.ttl, packet_bytes=address.packet_bytes
         )

@@ -10,6 +10,7 @@ OpenSSL's libcrypto itself, in a quarter of the time.
 """
 
 import ctypes
+from collections import deque
 from typing import Protocol
 
 import numpy as np
@@ -25,11 +26,22 @@ _NONCE = slice(4, 16)
 ByteArray = npt.NDArray[np.uint8]
 
 
+class Payloads:
+    """What packets are to hold, in memory that is used again and again: the views of its rows are made once."""
+
+    __slots__ = ("array", "rows")
+
+    def __init__(self, array: ByteArray) -> None:
+        """Contiguous, of shape (n, symbol bytes)."""
+        self.array = array
+        self.rows = _rows(array)
+
+
 class Sealer(Protocol):
     """Seals packets of one array, whose heads are filled in."""
 
-    def seal(self, first: int, payload: ByteArray) -> None:
-        """Payloads, contiguous and of shape (n, symbol bytes), into the packets from number `first`."""
+    def seal(self, first: int, payloads: Payloads, start: int, count: int) -> None:
+        """`count` payloads from row `start` into the packets from number `first`."""
 
 
 class Opener(Protocol):
@@ -84,27 +96,32 @@ class AesGcm:
         return LibcryptoOpener(self._key, packets)
 
 
+def _rows(array: ByteArray) -> list[memoryview]:
+    data = array.data.cast("B")
+    step = array.shape[1]
+    return [data[at : at + step] for at in range(0, len(data), step)]
+
+
 def _views(packets: ByteArray) -> list[tuple[memoryview, memoryview, memoryview]]:
     """Nonce, head and sealed part of each packet."""
-    data = packets.data.cast("B")
-    step = packets.shape[1]
-    rows = (data[at : at + step] for at in range(0, len(data), step))
-    return [(row[_NONCE], row[:HEADER_BYTES], row[HEADER_BYTES:]) for row in rows]
+    return [(row[_NONCE], row[:HEADER_BYTES], row[HEADER_BYTES:]) for row in _rows(packets)]
 
 
 class _AesSealer:
     def __init__(self, cipher: AESGCM, packets: ByteArray) -> None:
         self._encrypt_into = cipher.encrypt_into
-        self._views = _views(packets)
-        self._symbol_bytes = symbol_bytes(packets.shape[1])
+        rows = _rows(packets)
+        self._nonces = [row[_NONCE] for row in rows]
+        self._heads = [row[:HEADER_BYTES] for row in rows]
+        self._sealed = [row[HEADER_BYTES:] for row in rows]
 
-    def seal(self, first: int, payload: ByteArray) -> None:
-        encrypt_into, size = self._encrypt_into, self._symbol_bytes
-        data = payload.data.cast("B")
-        at = 0
-        for nonce, head, sealed in self._views[first : first + len(payload)]:
-            encrypt_into(nonce, data[at : at + size], head, sealed)
-            at += size
+    def seal(self, first: int, payloads: Payloads, start: int, count: int) -> None:
+        packets, rows = slice(first, first + count), payloads.rows[start : start + count]
+        # no line of Python for a packet: a sixth of what sealing takes
+        _drain(map(self._encrypt_into, self._nonces[packets], rows, self._heads[packets], self._sealed[packets]))
+
+
+_drain = deque[object](maxlen=0).extend
 
 
 class _AesOpener:
@@ -206,8 +223,8 @@ class _Copier:
     def __init__(self, packets: ByteArray) -> None:
         self._payloads = packets[:, HEADER_BYTES:-TAG_BYTES]
 
-    def seal(self, first: int, payload: ByteArray) -> None:
-        self._payloads[first : first + len(payload)] = payload
+    def seal(self, first: int, payloads: Payloads, start: int, count: int) -> None:
+        self._payloads[first : first + count] = payloads.array[start : start + count]
 
     def open(self, first: int, count: int, out: memoryview | None) -> list[int]:
         if out is not None:

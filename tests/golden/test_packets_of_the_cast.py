@@ -33,7 +33,7 @@ from imager.wire.packets import (
     parse_control,
     parse_head,
 )
-from imager.wire.seal import AesGcm, LibcryptoOpener
+from imager.wire.seal import AesGcm, LibcryptoOpener, Payloads
 from imager.wire.session import HEADER_BYTES, PACKET_BYTES, SYMBOL_BYTES, TAG_BYTES, Holdup, Kind, Phase
 
 SESSION = 0xA1B2C3D4
@@ -126,7 +126,7 @@ def a_packet(kind: Kind, row: int) -> np.ndarray:
     header = packet[:, :HEADER_BYTES].view(DATA_HEADER)[:, 0]
     header["magic"], header["kind"] = first_byte_pair(kind)
     header["row"], header["session"], header["number"], header["sequence"] = row, SESSION, 0x10000001, 0xFFFFFFFE
-    AesGcm(KEY).sealer(packet).seal(0, PAYLOAD.reshape(1, -1))
+    AesGcm(KEY).sealer(packet).seal(0, Payloads(PAYLOAD.reshape(1, -1)), 0, 1)
     return packet
 
 

@@ -40,7 +40,7 @@ from imager.wire.packets import (
     parse_control,
     parse_head,
 )
-from imager.wire.seal import AesGcm, ByteArray
+from imager.wire.seal import AesGcm, ByteArray, Payloads
 from imager.wire.session import HEADER_BYTES, PACKET_BYTES, SYMBOL_BYTES, Holdup, Kind, Phase, Reject
 
 SESSION, RECEIVER = 77, 3
@@ -64,7 +64,7 @@ def sealed(kind: Kind, numbers: Sequence[int], rows: Sequence[int], payloads: By
     headers["row"], headers["number"] = rows, numbers
     first = options.get("sequence")
     headers["sequence"] = [next(_sequences) if first is None else first + at for at in range(len(numbers))]
-    AesGcm(options.get("key", CAST_KEY)).sealer(made).seal(0, payloads)
+    AesGcm(options.get("key", CAST_KEY)).sealer(made).seal(0, Payloads(payloads), 0, len(payloads))
     return made
 
 
