@@ -78,8 +78,11 @@ IGMPv2 reports suppressed, a cable that was pulled)."""
 _FIRST_S = 1.0
 """After the first sequence number: beacons come four times as often, so the sender's own is heard by then."""
 _UNHEARD_S = 8.0
-"""A sender that answers, while nothing of its group arrives for so long: there is no multicast to here. The group was
-joined some times anew meanwhile."""
+"""A sender that answers, while nothing of its group arrives for so long: there is no multicast to here, or no longer.
+The group was joined some times anew meanwhile."""
+_ANSWERS_S = 2 * _GROUP_SILENT_S
+"""While the group is silent the sender is asked as often as the group is joined: it is there while its answers are no
+further apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +160,10 @@ class ReceiverSession:
         self._done_left = 0
         self._farewell: list[bytes] = []
         self._silent_at = now + _GROUP_SILENT_S
-        self._sender_at = now
+        self._group_at = now
         self._group_heard = False
-        self._answered = False
+        self._answered_at: float | None = None
+        self._answers_since: float | None = None  # while the group is silent
         self.closed = False
         """Nothing more will come out of this session."""
 
@@ -257,8 +261,12 @@ class ReceiverSession:
         self._pass_over(np.sort(sequences), now)
         self._window.take(sequences)
         self._heard = max(self._heard, self._window.highest)
-        self._sender_at = now
+        self._note_group(now)
+
+    def _note_group(self, now: float) -> None:
+        self._group_at = now
         self._group_heard = True
+        self._answers_since = None
 
     def _start_sequence(self, sequence: int, now: float) -> None:
         self._started = True
@@ -294,8 +302,7 @@ class ReceiverSession:
         except PacketError:
             self._rejected[Reject.NOT_OURS] += 1
             return
-        self._sender_at = now
-        self._group_heard = True
+        self._note_group(now)
         self._take_beacon(beacon, now)
 
     def _take_beacon(self, beacon: Beacon, now: float) -> None:
@@ -338,7 +345,7 @@ class ReceiverSession:
         except PacketError:
             self._rejected[Reject.NOT_OURS] += 1
             return
-        self._answered = True
+        self._note_answer(now)
         if ack.of is Kind.DONE and self._done_at is not None:
             self._close(DoneAcknowledged())
         elif ack.answer is Answer.FAILED_BEFORE:
@@ -346,6 +353,11 @@ class ReceiverSession:
         elif ack.of is Kind.JOIN and self._join_at is not None:
             self._join_at = None
             self._events.append(Accepted())
+
+    def _note_answer(self, now: float) -> None:
+        if self._answers_since is None or self._answered_at is None or now - self._answered_at > _ANSWERS_S:
+            self._answers_since = now
+        self._answered_at = now
 
     # commands of the shell
 
@@ -506,9 +518,11 @@ class ReceiverSession:
             return None
         if self._done_at is not None:
             return self._done_at
-        times = [self._sender_at + self._patience_s(), self._status_at, self._silent_at]
-        if self._phase is not Phase.WAITING and not self.all_held:
-            times.append(self._nack_at)
+        times = [self._status_at]
+        if not self.all_held:
+            times += [self._lost_at()[0], self._silent_at]
+            if self._phase is not Phase.WAITING:
+                times.append(self._nack_at)
         if self._join_at is not None:
             times.append(self._join_at)
         return min(times)
@@ -518,30 +532,39 @@ class ReceiverSession:
         if self.closed or self._done_at is not None or self.all_held:
             return
         if now >= self._silent_at:
-            if now - self._sender_at >= _GROUP_SILENT_S:
+            if now - self._group_at >= _GROUP_SILENT_S:
                 self._events.append(GroupSilent())
                 self._silent_at = now + _GROUP_SILENT_S
+                if self._join_at is None:  # is it the group alone? A sender answers each JOIN
+                    self._join_at, self._join_wait = now, _JOIN_S
             else:
-                self._silent_at = self._sender_at + _GROUP_SILENT_S
-        patience_s = self._patience_s()
-        if now - self._sender_at < patience_s:
+                self._silent_at = self._group_at + _GROUP_SILENT_S
+        lost_at, unheard = self._lost_at()
+        if now < lost_at:
             return
-        waited = f"{patience_s:g} s"
-        if self._group_heard:
-            self._lose(f"nothing more came from the sender for {waited}")
-        elif self._answered:
+        timeout_s = self._settings.sender_timeout_s
+        if unheard:
+            waited = f"{min(_UNHEARD_S, timeout_s):g} s"
+            more = "any more " if self._group_heard else ""
             self._lose(
-                f"the sender answers, but none of its multicast packets arrived for {waited}: "
+                f"the sender answers, but none of its multicast packets arrived {more}for {waited}: "
                 "check IGMP snooping and the querier of the switches between",
                 unheard=True,
             )
+        elif self._group_heard or self._answered_at is not None:
+            self._lose(f"nothing more came from the sender for {timeout_s:g} s")
         else:
-            self._lose(f"no answer from the sender for {waited}")
+            self._lose(f"no answer from the sender for {timeout_s:g} s")
 
-    def _patience_s(self) -> float:
-        """How long nothing may come of the group."""
-        unheard = self._answered and not self._group_heard
-        return min(_UNHEARD_S, self._settings.sender_timeout_s) if unheard else self._settings.sender_timeout_s
+    def _lost_at(self) -> tuple[float, bool]:
+        """When the session is lost if nothing comes before, and whether it is the group alone that is silent then."""
+        timeout_s = self._settings.sender_timeout_s
+        answered_at = self._group_at if self._answered_at is None else self._answered_at
+        if self._answers_since is not None:
+            unheard_at = self._answers_since + min(_UNHEARD_S, timeout_s)
+            if answered_at + _ANSWERS_S >= unheard_at:
+                return unheard_at, True
+        return max(self._group_at, answered_at) + timeout_s, False
 
     def events(self) -> list[ReceiverEvent]:
         events: list[ReceiverEvent] = [*self._assembly.assembled(), *self._events]

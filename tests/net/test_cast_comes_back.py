@@ -145,6 +145,22 @@ def test_a_session_goes_on_when_its_sender_is_killed_and_then_the_whole_applianc
         assert "no answer from the appliance" in room.said(machine)
 
 
+def test_a_machine_whom_multicast_stops_reaching_says_so_and_fetches_the_rest(room: Room) -> None:
+    cut_off, hears = room.machines
+    with room.appliance():
+        prepare(room, "--max-bitrate", "60m")
+        room.until_share(0.3)
+        room.lan.filter_group(cut_off, "239.77.0.0/16")
+        cut = time.monotonic()
+        room.until(lambda: any("which it fetches by unicast" in each["text"] for each in room.session()["events"]), 20)
+        assert time.monotonic() - cut < 20
+        room.until_done()
+        fetched = room.session()["statistics"]["unicast_bytes"]
+    assert fetched < 0.75 * room.image.stat().st_size, "what it held was sent again"
+    assert "none of its multicast packets arrived any more for 8 s" in room.said(cut_off)
+    assert "asking the appliance" not in room.said(hears)
+
+
 @pytest.mark.long
 def test_a_network_that_is_away_for_half_a_minute_costs_nobody_the_image(room: Room) -> None:
     with room.appliance():

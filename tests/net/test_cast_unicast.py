@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from netns import INTERFACE, Lan
-from test_cast_file import MIB, Room
+from test_cast_file import MIB, Room, until
 
 pytestmark = [
     pytest.mark.root,
@@ -33,6 +33,25 @@ def test_those_whom_the_group_does_not_reach_get_the_file_by_tcp_and_the_others_
             assert result["received_bytes"] == 0
         assert results[2]["unicast"] == "" and results[2]["received_bytes"] > 4 * MIB
         assert all(room.holds(number) for number in (1, 2, 3))
+
+
+def test_a_receiver_whom_the_group_stops_reaching_gets_the_rest_by_tcp(tmp_path: Path) -> None:
+    """Its switch forgets that it wanted the group; everything else goes on."""
+    with Lan(3) as lan:
+        room = Room(lan, tmp_path, 16 * MIB)
+        cut_off, hears = room.receive(1), room.receive(2)
+        sender = room.send(group="239.77.9.9", min_receivers=2, max_bitrate_bps=30_000_000)
+        until(lambda: lan.hosts[1].statistic("rx bytes") > 6 * MIB)
+        lan.filter_group(lan.hosts[1], "239.77.0.0/16")
+        began = time.monotonic()
+        result = cut_off.result()
+        assert time.monotonic() - began < SAID_WITHIN_S
+        assert "none of its multicast packets arrived any more for 6 s" in result["unicast"]
+        assert hears.result()["unicast"] == ""
+        report = sender.result()
+        assert report["receivers_done"] == 2 and report["failed"] == {}
+        assert report["unicast_bytes"] < 11 * MIB, "what it held was sent again"
+        assert room.holds(1) and room.holds(2)
 
 
 @pytest.mark.long

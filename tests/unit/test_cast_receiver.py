@@ -44,6 +44,7 @@ from imager.wire.seal import AesGcm, ByteArray, Payloads
 from imager.wire.session import HEADER_BYTES, PACKET_BYTES, SYMBOL_BYTES, Holdup, Kind, Phase, Reject
 
 SESSION, RECEIVER = 77, 3
+CHECK = "check IGMP snooping and the querier of the switches between"
 CAST_KEY, CONTROL_KEY = bytes(range(32)), bytes(range(32, 64))
 LAYOUT = CastLayout([250 * SYMBOL_BYTES - 100, 10 * SYMBOL_BYTES, 10 * SYMBOL_BYTES])
 """A chunk of two blocks of 125 symbols, the last one short, and two of one block of 10."""
@@ -318,38 +319,61 @@ class TestConversation:
         assert shell.events() == [DoneAcknowledged()]
 
     @pytest.mark.parametrize(
-        ("prepare", "reason"),
+        ("answers_s", "heard_s", "lost_s", "reason"),
         [
-            (lambda shell: None, "no answer from the sender for 5 s"),
+            ((), None, 60.0, "no answer from the sender for 60 s"),
+            ((0, 99), None, 8.0, f"the sender answers, but none of its multicast packets arrived for 8 s: {CHECK}"),
+            ((0, 3), None, 63.0, "nothing more came from the sender for 60 s"),
+            ((0, 1), 5.0, 65.0, "nothing more came from the sender for 60 s"),
             (
-                lambda shell: shell.session.receive_datagram(an_ack(Kind.JOIN), 0.0),
-                "the sender answers, but none of its multicast packets arrived for 5 s: "
-                "check IGMP snooping and the querier of the switches between",
+                (0, 99),
+                5.0,
+                14.5,
+                f"the sender answers, but none of its multicast packets arrived any more for 8 s: {CHECK}",
             ),
-            (lambda shell: shell.hear(packets(1)), "nothing more came from the sender for 5 s"),
+            (
+                (40, 99),
+                5.0,
+                49.0,
+                f"the sender answers, but none of its multicast packets arrived any more for 8 s: {CHECK}",
+            ),
         ],
-        ids=["nobody", "no multicast", "sender gone"],
+        ids=["nobody", "no multicast", "gone unheard", "gone", "multicast gone", "multicast gone after an outage"],
     )
-    def test_a_lost_session_says_what_was_seen_of_it(self, prepare: object, reason: str) -> None:
-        unheard = "multicast" in reason
-        shell = Shell()
-        assert callable(prepare)
-        prepare(shell)
-        shell.events()
-        shell.session.handle_timeout(4.9)
-        assert not any(isinstance(event, SessionLost) for event in shell.events())
-        shell.session.handle_timeout(5.0)
-        assert shell.events()[-1] == SessionLost(reason, unheard)
-        assert shell.said(5.0) == ([] if unheard else [Leave(reason)])  # who goes on by unicast is not gone
-        assert shell.said(5.1) == []
-
-    def test_a_group_that_never_spoke_is_given_up_before_a_sender_that_fell_silent(self) -> None:
+    def test_a_lost_session_says_what_was_seen_of_it(
+        self, answers_s: tuple[float, ...], heard_s: float | None, lost_s: float, reason: str
+    ) -> None:
+        """A sender that answers JOINs between these two times; its group is heard until `heard_s`."""
         shell = Shell(sender_timeout_s=60)
+        unheard = "multicast" in reason
+        lost: list[tuple[float, ReceiverEvent]] = []
+        for now in np.arange(0, 70, 0.1).round(1).tolist():
+            if heard_s is not None and now <= heard_s:
+                shell.hear(a_beacon(Phase.SENDING), now=now)
+            shell.session.handle_timeout(now)
+            said = shell.said(now)
+            lost += [(now, event) for event in shell.events() if isinstance(event, SessionLost)]
+            if lost:
+                break
+            if answers_s and answers_s[0] <= now <= answers_s[1] and Join(3) in said:
+                shell.session.receive_datagram(an_ack(Kind.JOIN), now)
+        ((at, event),) = lost
+        assert at == pytest.approx(lost_s, abs=1.1 if heard_s else 0.11)
+        assert event == SessionLost(reason, unheard)
+        assert said == ([] if unheard else [Leave(reason)])  # who goes on by unicast is not gone
+        assert shell.said(70.1) == []
+        assert shell.session.next_timeout() is None
+
+    def test_a_receiver_that_holds_all_is_not_woken_by_a_group_that_fell_silent(self) -> None:
+        shell = Shell()
         shell.session.receive_datagram(an_ack(Kind.JOIN), 0.0)
-        shell.session.handle_timeout(7.9)
-        assert not any(isinstance(event, SessionLost) for event in shell.events())
-        shell.session.handle_timeout(8.0)
-        assert SessionLost in map(type, shell.events())
+        shell.hear(packets(*range(0, 270)))
+        shell.chunks()
+        for now in np.arange(0, 3, 0.1).tolist():
+            shell.session.handle_timeout(now)
+            shell.said(now)
+            due = shell.session.next_timeout()
+            assert due is not None and due > now
 
     def test_a_silent_group_is_joined_again_while_it_stays_silent(self) -> None:
         shell = Shell(sender_timeout_s=60)
