@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from classroom.figures import Figure, lines_of
+from classroom.figures import Failure, Figure, lines_of
 
 
 def a_figure(value: float, goal: float = 100.0, **fields: Any) -> Figure:
@@ -42,3 +42,9 @@ def test_what_must_hold_in_every_run_is_short_when_one_run_is() -> None:
     assert not line.is_reached
     (line,) = lines_of([runs[0], runs[0]])
     assert line.is_reached
+
+
+def test_what_could_not_be_measured_in_one_run_is_short_and_says_why() -> None:
+    (line,) = lines_of([a_figure(101), Failure("rate", "its sender did not end"), a_figure(102)])
+    assert not line.is_reached
+    assert (line.value, line.goal, line.runs) == ("failed, 1 of 3", "its sender did not end", (101, 102))

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from classroom.errors import LabError
-from classroom.figures import Figure, Line, lines_of
+from classroom.figures import Failure, Figure, Line, lines_of
 from classroom.run import Run
+from imager.errors import ToolError
 
-Bench = Callable[[Run], Iterator[Figure]]
+Bench = Callable[[Run], Iterator[Figure | Failure]]
 """Measures once: ours and the peers', one after the other. Each figure's name is the same in every run."""
 
 
@@ -55,7 +56,7 @@ def run_benches(prog: str, description: str, benches: Mapping[str, Bench], detai
             for name, bench in benches.items():
                 if options.only and name not in options.only:
                     continue
-                for line in lines_of(figure for _ in range(options.runs) for figure in bench(lab)):
+                for line in lines_of(_measured(name, bench, lab, options.runs)):
                     lines.append(line)
                     print(line, flush=True)
         if details is not None and (text := details.text()):
@@ -68,6 +69,22 @@ def run_benches(prog: str, description: str, benches: Mapping[str, Bench], detai
         print(f"bench: {error}", file=sys.stderr)
         return 1
     return 1 if options.check and not all(line.is_reached for line in lines) else 0
+
+
+def _measured(name: str, bench: Bench, lab: Run, runs: int) -> Iterator[Figure | Failure]:
+    """Of all runs; a run that comes to grief does not keep the others, nor the other benches, from being measured."""
+    for number in range(1, runs + 1):
+        print(f"bench: {name}, {number} of {runs}", file=sys.stderr)
+        try:
+            yield from bench(lab)
+        except (LabError, ToolError) as error:
+            yield failure(name, error)
+
+
+def failure(name: str, error: LabError | ToolError) -> Failure:
+    """What is measured in place of a figure; the log's last lines are told at once."""
+    print(f"bench: {name}: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
+    return Failure(name, str(error).partition("\n")[0])
 
 
 def _as_json(lines: list[Line], details: Details | None) -> dict[str, Any]:

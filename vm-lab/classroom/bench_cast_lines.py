@@ -1,18 +1,20 @@
 """`vm-lab/bench cast` on slower networks: a line of 1 Gbit/s, a port with a small buffer, TCP on the same line."""
 
-import json
+import contextlib
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 
-from classroom.cast_peers import HEADERS, TOOLS, cast, file_in_memory
+from classroom.bench import failure
+from classroom.cast_peers import HEADERS, TOOLS, cast, file_in_memory, of_file
 from classroom.cast_room import CastRoom
 from classroom.errors import LabError
-from classroom.figures import Figure
+from classroom.figures import Failure, Figure
 from classroom.run import Run, inside
 
 FILE_BYTES = 1 << 30
+NARROW_FILE_BYTES = TCP_FILE_BYTES = 512 << 20
 LINE_BPS = 10**9
 OF_LINE = {0.0: 0.99, 1.0: 0.97}
 """By loss: share of what the packets' headers leave of a line."""
@@ -30,19 +32,23 @@ _TCP_S = 300
 """Longer than any cast."""
 
 
-def bench_line(lab: Run) -> Iterator[Figure]:
+def bench_line(lab: Run) -> Iterator[Figure | Failure]:
     """A sender on a line of 1 Gbit/s."""
     source = file_in_memory(lab, FILE_BYTES)
     with CastRoom(lab, "line", 1) as room:
         room.shape_sender(f"{LINE_BPS}bit")
         for loss, least in OF_LINE.items():
             room.set_loss(loss)
-            ours = cast(lab, room, TOOLS["roomcast"], source)
-            assert ours.cast_s is not None
+            name = f"cast at 1 Gbit/s, {loss:g} % loss{of_file(FILE_BYTES)}"
+            try:
+                ours = cast(lab, room, TOOLS["roomcast"], source)
+            except LabError as error:
+                yield failure(name, error)
+                continue
             told = f"{least:g} x what headers leave of 1 Gbit/s"
             goal = least * LINE_BPS / HEADERS / 1e6
-            goodput_mbps = ours.file_bytes * 8 / ours.cast_s / 1e6
-            yield Figure(f"cast at 1 Gbit/s, {loss:g} % loss", goodput_mbps, " Mbit/s", goal, is_least=True, peer=told)
+            goodput_mbps = ours.file_bytes * 8 / ours.cast_alone_s / 1e6
+            yield Figure(name, goodput_mbps, " Mbit/s", goal, is_least=True, peer=told)
 
 
 class _PortWatch:
@@ -77,51 +83,61 @@ class _PortWatch:
         return 100 * dropped / (passed + dropped)
 
 
-def bench_narrow(lab: Run) -> Iterator[Figure]:
+def bench_narrow(lab: Run) -> Iterator[Figure | Failure]:
     """A receiver's port slower than the sender, with a small buffer."""
-    source = file_in_memory(lab, FILE_BYTES)
+    source = file_in_memory(lab, NARROW_FILE_BYTES)
     with CastRoom(lab, "narrow", 1) as room:
         (port,) = room.ports
         for buffer in BUFFERS_KIB:
             room.shape(port, NARROW, buffer << 10)
             watch = _PortWatch(room, port)
-            cast(lab, room, TOOLS["roomcast"], source, watch.look)
-            name = f"cast to {NARROW}, {buffer} KiB, lost"
-            yield Figure(name, watch.lost_percent(), " %", MOST_LOST_PERCENT, is_least=False, digits=2)
-
-
-def bench_tcp(lab: Run) -> Iterator[Figure]:
-    """A cast beside TCP on a line of 1 Gbit/s: what it takes of what would be its part."""
-    source = file_in_memory(lab, FILE_BYTES)
-    with CastRoom(lab, "tcp", 1) as room:
-        (port,), (receiver,) = room.ports, room.receivers
-        room.shape(port, f"{LINE_BPS}bit", TCP_BUFFER_BYTES)
-        address = room.receiver_address(1)
-        for flows in TCP_FLOWS:
-            server = subprocess.Popen(
-                [*inside(receiver), "iperf3", "--server", "--one-off"],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
+            name = f"cast to {NARROW}, {buffer} KiB, lost{of_file(NARROW_FILE_BYTES)}"
             try:
-                time.sleep(0.5)
-                command = ["iperf3", "--client", address, "--parallel", str(flows), "--time", str(_TCP_S), "--json"]
-                client = subprocess.Popen(
-                    [*inside(room.sender), *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-                )
-                try:
-                    time.sleep(2)
+                cast(lab, room, TOOLS["roomcast"], source, watch.look)
+                lost_percent = watch.lost_percent()
+            except LabError as error:
+                yield failure(name, error)
+            else:
+                yield Figure(name, lost_percent, " %", MOST_LOST_PERCENT, is_least=False, digits=2)
+
+
+def bench_tcp(lab: Run) -> Iterator[Figure | Failure]:
+    """A cast beside TCP on a line of 1 Gbit/s: what it takes of what would be its part."""
+    source = file_in_memory(lab, TCP_FILE_BYTES)
+    with CastRoom(lab, "tcp", 1) as room:
+        (port,) = room.ports
+        room.shape(port, f"{LINE_BPS}bit", TCP_BUFFER_BYTES)
+        for flows in TCP_FLOWS:
+            name = f"cast beside {flows} TCP flow{'s' * (flows > 1)}, of its part{of_file(TCP_FILE_BYTES)}"
+            try:
+                with _tcp(room, flows):
                     ours = cast(lab, room, TOOLS["roomcast"], source)
-                finally:
-                    client.send_signal(signal.SIGINT)  # it tells what it has sent
-                    told = client.communicate()[0]
-            finally:
-                server.terminate()
-                server.wait()
-            if "end" not in json.loads(told):
-                raise LabError(f"iperf3 did not send: {told[-200:]!r}")
-            assert ours.cast_s is not None
-            share = ours.file_bytes * 8 * HEADERS / ours.cast_s / LINE_BPS * (flows + 1)
-            name = f"cast beside {flows} TCP flow{'s' * (flows > 1)}, of its part"
+            except LabError as error:
+                yield failure(name, error)
+                continue
+            share = ours.file_bytes * 8 * HEADERS / ours.cast_alone_s / LINE_BPS * (flows + 1)
             yield Figure(name, share, " x", LEAST_SHARE, is_least=True, digits=2)
             yield Figure(f"{name}, at most", share, " x", MOST_SHARE, is_least=False, digits=2)
+
+
+@contextlib.contextmanager
+def _tcp(room: CastRoom, flows: int) -> Iterator[None]:
+    """Flows from the sender to its receiver. Raises LabError when iperf3 did not send."""
+    words = [*inside(room.receivers[0]), "iperf3", "--server", "--one-off"]
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(0.5)
+        words = ["iperf3", "--client", room.receiver_address(1), "--parallel", str(flows), "--time", str(_TCP_S)]
+        words = [*inside(room.sender), *words, "--json"]
+        client = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        try:
+            time.sleep(2)
+            yield
+        finally:
+            client.send_signal(signal.SIGINT)  # it tells what it has sent
+            told = client.communicate()[0]
+    finally:
+        server.terminate()
+        server.wait()
+    if b'"end"' not in told:
+        raise LabError(f"iperf3 did not send: {told[-200:]!r}")

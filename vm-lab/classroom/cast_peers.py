@@ -6,7 +6,6 @@ the same super-packets and receives give when nobody looks at what is in them.
 
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ from classroom.cast_room import INTERFACE, CastRoom
 from classroom.errors import LabError
 from classroom.processes import last_lines
 from classroom.run import Run, inside
+from classroom.timed_process import TimedProcess
 from imager.multicast.pace import FRAME_BYTES
 from imager.programs import run as run_program
 from imager.wire.session import SYMBOL_BYTES
@@ -30,7 +30,13 @@ HEADERS = FRAME_BYTES / SYMBOL_BYTES
 _START_S = 60.0
 _SETTLE_S = 0.5
 _TIMEOUT_S = 300.0
+LEFT_S = 20.0
+"""Receivers whose sender has ended get so long to see that they are done."""
+STAYS_S = 5.0
+"""A sender whose receivers are all done gets so long to see it."""
 _POLL_S = 0.002
+TRIES = 3
+"""For a peer: udpcast's programs now and then miss that the other is done, and wait for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +52,18 @@ class Casting:
     receiver_cpu_s: float
     """Of all receivers. Neither has what the kernel does in interrupts."""
     cast_s: float | None
-    """From the first packet until the last receiver was done, where the sender says it."""
+    """What `cast_alone_s` tells, where the sender says it."""
 
     @property
     def seconds(self) -> float:
         return max(self.seconds_each)
+
+    @property
+    def cast_alone_s(self) -> float:
+        """From the first packet until the last receiver was done. Raises LabError when the sender did not say it."""
+        if self.cast_s is None:
+            raise LabError("the sender did not say how long the cast took")
+        return self.cast_s
 
     @property
     def goodput_bps(self) -> float:
@@ -71,10 +84,13 @@ class Tool:
     receive: Callable[[Path, int], list[str]]
     sender_knows: bool = False
     """Its receivers are daemons that never end: the sender's end is the end."""
+    sender_may_stay: bool = False
+    """Its work is done when the receivers hold the file; it is ended then when it does not see that."""
 
 
 def _udpcast_send(source: Path, receivers: int) -> list[str]:
     words = ["--interface", INTERFACE, "--portbase", "9000", "--min-receivers", str(receivers), "--nopointopoint"]
+    words += ["--rexmit-hello-interval", "500"]  # a receiver that misses its first hello waits for ever otherwise
     return ["udp-sender", "--file", str(source), *words, "--nokbd", "--no-progress"]
 
 
@@ -105,48 +121,15 @@ TOOLS = {
     tool.name: tool
     for tool in (
         Tool("roomcast", _roomcast_send, _roomcast_receive),
-        Tool("udpcast", _udpcast_send, _udpcast_receive),
+        Tool("udpcast", _udpcast_send, _udpcast_receive, sender_may_stay=True),
         Tool("UFTP", _uftp_send, _uftp_receive, sender_knows=True),
     )
 }
 
 
-class _Process:
-    """A program whose end and CPU time are asked for; it is killed at the end of the block that it is in."""
-
-    def __init__(self, namespace: str, command: Sequence[str], log: Path, stack: ExitStack) -> None:
-        self._log = log
-        self._command = command
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [*inside(namespace), *command], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-            )
-        self.cpu_s = 0.0
-        self.has_ended = False
-        stack.callback(self.end)
-
-    def look(self) -> bool:
-        """Whether it has ended. Raises LabError when it has ended badly."""
-        if self.has_ended:
-            return True
-        pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
-        if not pid:
-            return False
-        self._note(status, usage.ru_utime + usage.ru_stime)
-        if status:
-            raise LabError(f"`{' '.join(self._command)}` ended with {status}; see {self._log}", last_lines(self._log))
-        return True
-
-    def _note(self, status: int, cpu_s: float) -> None:
-        self.has_ended = True
-        self.cpu_s = cpu_s
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-
-    def end(self) -> None:
-        if not self.has_ended:
-            self._process.terminate()
-            _, status, usage = os.wait4(self._process.pid, 0)
-            self._note(status, usage.ru_utime + usage.ru_stime)
+def of_file(size: int) -> str:
+    """The end of a figure's name."""
+    return f", {size >> 20} MiB"
 
 
 def file_in_memory(lab: Run, size: int) -> Path:
@@ -163,7 +146,14 @@ def file_in_memory(lab: Run, size: int) -> Path:
     return path
 
 
-def cast(lab: Run, room: CastRoom, tool: Tool, source: Path, watch: Callable[[], None] = lambda: None) -> Casting:
+def cast(
+    lab: Run,
+    room: CastRoom,
+    tool: Tool,
+    source: Path,
+    watch: Callable[[], None] = lambda: None,
+    within_s: float = _TIMEOUT_S,
+) -> Casting:
     """Cast a file to all receivers of the room, and compare what they got. Raises LabError when one has not got it.
 
     `watch` is called every few milliseconds meanwhile.
@@ -177,16 +167,22 @@ def cast(lab: Run, room: CastRoom, tool: Tool, source: Path, watch: Callable[[],
     try:
         with ExitStack() as stack:
             receivers = [
-                _Process(namespace, tool.receive(output, number), log, stack)
+                TimedProcess(namespace, tool.receive(output, number), log, stack)
                 for number, (namespace, output) in enumerate(zip(room.receivers, outputs, strict=True), 1)
             ]
             _wait_until_listening(room, receivers)
             sent_before, began = room.sent_bytes(), time.monotonic()
-            sender = _Process(room.sender, tool.send(source, len(outputs)), sender_log, stack)
-            ended = _ends([sender] if tool.sender_knows else receivers, sender, began, watch)
+            sender = TimedProcess(room.sender, tool.send(source, len(outputs)), sender_log, stack)
+            waited_for = [sender] if tool.sender_knows else receivers
+            try:
+                ended = _ends(waited_for, sender, began, within_s, watch)
+                _end_sender(tool, sender)
+            except LabError as error:
+                told = "\n".join(filter(None, (last_lines(each, 5) for each in (sender_log, log))))
+                raise LabError(f"{tool.name}: {error}; see {sender_log}", error.log or told) from error
             wire_bytes = room.sent_bytes() - sent_before
-            for receiver in receivers:
-                receiver.end()
+            for process in (sender, *receivers):
+                process.end()
             cpu_s = sum(receiver.cpu_s for receiver in receivers)
         wanted = _digest(source)
         for output in outputs:
@@ -201,7 +197,7 @@ def cast(lab: Run, room: CastRoom, tool: Tool, source: Path, watch: Callable[[],
     )
 
 
-def _wait_until_listening(room: CastRoom, receivers: Sequence[_Process]) -> None:
+def _wait_until_listening(room: CastRoom, receivers: Sequence[TimedProcess]) -> None:
     deadline = time.monotonic() + _START_S
     for namespace, receiver in zip(room.receivers, receivers, strict=True):
         while not run_program([*inside(namespace), "ss", "-Hlun"]).strip():
@@ -213,20 +209,47 @@ def _wait_until_listening(room: CastRoom, receivers: Sequence[_Process]) -> None
 
 
 def _ends(
-    waited_for: Sequence[_Process], sender: _Process, began: float, watch: Callable[[], None] = lambda: None
+    waited_for: Sequence[TimedProcess],
+    sender: TimedProcess,
+    began: float,
+    within_s: float = _TIMEOUT_S,
+    watch: Callable[[], None] = lambda: None,
 ) -> list[float]:
-    """When each has ended, in seconds; and the sender too."""
+    """When each has ended, in seconds. Raises LabError when one has not within its time, or badly."""
     ended = [0.0] * len(waited_for)
-    while not (all(ended) and sender.look()):
+    left_at: float | None = None
+    while not all(ended):
         now = time.monotonic() - began
         for number, process in enumerate(waited_for):
             if not ended[number] and process.look():
                 ended[number] = now
-        if now > _TIMEOUT_S:
-            raise LabError(f"a cast took longer than {_TIMEOUT_S:.0f} s")
+        if left_at is None and sender.look():
+            left_at = now
+        if left_at is not None and now - left_at > LEFT_S:
+            raise LabError(f"its sender ended, and {ended.count(0.0)} of its receivers wait for more")
+        if now > within_s:
+            raise LabError(f"{ended.count(0.0)} of {len(ended)} were not done after {within_s:.0f} s")
         watch()
         time.sleep(_POLL_S)
     return ended
+
+
+def _end_sender(tool: Tool, sender: TimedProcess) -> None:
+    try:
+        sender.wait(STAYS_S)
+    except LabError:
+        if not tool.sender_may_stay or sender.has_ended:
+            raise
+
+
+def cast_peer(lab: Run, room: CastRoom, tool: Tool, source: Path, within_s: float) -> Casting | None:
+    """As `cast`, again when it does not come to its end; None when it never does."""
+    for _ in range(TRIES):
+        try:
+            return cast(lab, room, tool, source, within_s=within_s)
+        except LabError as error:
+            print(f"bench: {error}", file=sys.stderr)
+    return None
 
 
 def _digest(file: Path) -> bytes:
@@ -240,10 +263,10 @@ def limit_bps(lab: Run, room: CastRoom, total_bytes: int) -> float:
     with ExitStack() as stack:
         logs = [log.with_suffix(f".{number}.log") for number in range(len(room.receivers))]
         receivers = [
-            _Process(namespace, [*module, "receive"], own, stack)
+            TimedProcess(namespace, [*module, "receive"], own, stack)
             for namespace, own in zip(room.receivers, logs, strict=True)
         ]
         _wait_until_listening(room, receivers)
-        sender = _Process(room.sender, [*module, "send", str(total_bytes)], log, stack)
+        sender = TimedProcess(room.sender, [*module, "send", str(total_bytes)], log, stack)
         _ends(receivers, sender, time.monotonic())
     return min(float(own.read_text()) for own in logs)

@@ -83,7 +83,7 @@ class CastRecord:
         panels = figure.subplots(1, len(losses), sharey=True, squeeze=False)[0]
         for panel, loss in zip(panels, losses, strict=True):
             for number, name in enumerate(_COLOURS):
-                heights = [gbps[name, room, loss] for room in rooms]
+                heights = [gbps.get((name, room, loss), 0.0) for room in rooms]  # 0: it never came to its end
                 places = [at + (number - 1) * 0.27 for at in range(len(rooms))]
                 panel.bar(places, heights, 0.25, color=_COLOURS[name], label=name)
             panel.set_title(f"{loss:g} % loss", fontsize=10, color=_INK)

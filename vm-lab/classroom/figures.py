@@ -25,6 +25,15 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """One quantity that could not be measured in one run."""
+
+    name: str
+    reason: str
+    """One line."""
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """One quantity over all runs: medians, since other work on the machine makes single runs slow."""
 
@@ -36,12 +45,12 @@ class Line:
     """What `value` is the median of."""
 
     def __str__(self) -> str:
-        return f"{self.name:<38} {self.value:<32} {self.goal:<44} {'ok' if self.is_reached else 'short'}"
+        return f"{self.name:<46} {self.value:<32} {self.goal:<44} {'ok' if self.is_reached else 'short'}"
 
 
-def lines_of(figures: Iterable[Figure]) -> list[Line]:
-    """A line for each name, in the order in which the names came."""
-    by_name: dict[str, list[Figure]] = {}
+def lines_of(figures: Iterable[Figure | Failure]) -> list[Line]:
+    """A line for each name, in the order in which the names came. What failed in one run is short."""
+    by_name: dict[str, list[Figure | Failure]] = {}
     for figure in figures:
         by_name.setdefault(figure.name, []).append(figure)
     return [_line(runs) for runs in by_name.values()]
@@ -51,7 +60,12 @@ def _is_reached(figure: Figure) -> bool:
     return figure.value >= figure.goal if figure.is_least else figure.value <= figure.goal
 
 
-def _line(runs: Sequence[Figure]) -> Line:
+def _line(all_runs: Sequence[Figure | Failure]) -> Line:
+    runs = [run for run in all_runs if isinstance(run, Figure)]
+    failures = [run for run in all_runs if isinstance(run, Failure)]
+    if failures:
+        share = f"failed, {len(failures)} of {len(all_runs)}"
+        return Line(failures[0].name, share, failures[0].reason, False, tuple(run.value for run in runs))
     one = runs[0]
     values = [run.value for run in runs]
     value, goal = median(values), median([run.goal for run in runs])
