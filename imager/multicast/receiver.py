@@ -75,8 +75,6 @@ _PLENTY = 4
 _GROUP_SILENT_S = 1.5
 """Beacons come several times a second: a group silent for so long is a membership that a switch has forgotten (seen:
 IGMPv2 reports suppressed, a cable that was pulled)."""
-_FIRST_S = 1.0
-"""After the first sequence number: beacons come four times as often, so the sender's own is heard by then."""
 _UNHEARD_S = 8.0
 """A sender that answers, while nothing of its group arrives for so long: there is no multicast to here, or no longer.
 The group was joined some times anew meanwhile."""
@@ -137,10 +135,9 @@ class ReceiverSession:
         self._highest = -1  # source symbol number
         self._window = SequenceWindow()
         self._heard = -1  # highest sequence number
-        self._heard_first = 0
-        self._first_until = 0.0
-        self._started = False  # a SOURCE, REPAIR or beacon gave a sequence number
         self._received = 0
+        self._lost_from: int | None = None  # sequence numbers from here on count as lost when they do not come
+        self._early = 0  # received of those before
         self._repairs = 0
         self._nacks = 0
         self._chances = 0
@@ -256,9 +253,6 @@ class ReceiverSession:
             self._status_wait = max(STATUS_FIRST_S, self._nack_interval_s)
             self._status_at = min(self._status_at, now + self._status_wait)
         self._received += len(sequences)
-        if not self._started:
-            self._start_sequence(int(sequences.min()), now)
-        self._pass_over(np.sort(sequences), now)
         self._window.take(sequences)
         self._heard = max(self._heard, self._window.highest)
         self._note_group(now)
@@ -267,25 +261,6 @@ class ReceiverSession:
         self._group_at = now
         self._group_heard = True
         self._answers_since = None
-
-    def _start_sequence(self, sequence: int, now: float) -> None:
-        self._started = True
-        self._first_until = now + _FIRST_S
-        self._window.start(sequence)
-        self._heard_first = sequence
-        self._heard = sequence - 1
-
-    def _pass_over(self, ordered: IntArray, now: float) -> None:
-        """These were proven. A leap of more than a window, so soon, is no loss: what was heard before it is of a time
-        when this receiver was not there, and somebody has sent it again.
-        """
-        if now >= self._first_until:
-            return
-        steps = np.diff(ordered, prepend=self._heard)
-        leaps = np.flatnonzero(steps > SequenceWindow.SIZE)
-        if len(leaps):
-            self._heard_first += int(steps[leaps].sum()) - len(leaps)
-            self._window.start(int(ordered[leaps[-1]]))
 
     def _open_beacon(self, data: bytes, counter: int, now: float) -> None:
         if counter <= self._beacon_counter:
@@ -308,9 +283,6 @@ class ReceiverSession:
     def _take_beacon(self, beacon: Beacon, now: float) -> None:
         if beacon.probe:
             self._probes = min(self._probes + 1, 255)
-        if not self._started:
-            self._start_sequence(beacon.sequence, now)
-        self._pass_over(np.array([beacon.sequence]), now)
         self._heard = max(self._heard, beacon.sequence - 1)
         self._frontier = max(self._frontier, min(beacon.frontier, self._layout.block_count))
         self._nack_interval_s = max(beacon.nack_interval_ms, 1) / 1000
@@ -352,6 +324,9 @@ class ReceiverSession:
             self._lose("the sender gave this receiver up, as it was silent too long or was removed")
         elif ack.of is Kind.JOIN and self._join_at is not None:
             self._join_at = None
+            # What is older and still comes, somebody has sent again: it is neither taken nor a gap before what is new.
+            self._lost_from, taken = self._window.begin(ack.sequence)
+            self._early = self._received - taken
             self._events.append(Accepted())
 
     def _note_answer(self, now: float) -> None:
@@ -494,7 +469,9 @@ class ReceiverSession:
         return self._control_cipher.seal(build_head(head), build_control(message))
 
     def _lost(self) -> int:
-        return max(0, self._heard - self._heard_first + 1 - self._received) if self._started else 0
+        if self._lost_from is None:
+            return 0
+        return max(0, self._heard - self._lost_from + 1 - (self._received - self._early))
 
     def statistics(self) -> ReceiveStatistics:
         return ReceiveStatistics(

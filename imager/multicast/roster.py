@@ -5,8 +5,6 @@ from enum import StrEnum
 
 from imager.wire.seal import Cipher
 
-Address = tuple[str, int]
-
 
 class Standing(StrEnum):
     """Where a receiver is."""
@@ -29,8 +27,6 @@ class Member:
     """When it last said anything, or was admitted."""
     cipher: Cipher
     """Of its control key."""
-    address: Address | None = None
-    """Where its first datagram came from: no other address speaks for it."""
     counter: int = -1
     """Of the last datagram that was taken from it."""
     said: int = 0

@@ -32,7 +32,7 @@ from imager.multicast.pace import Pacer, burst_packets, frame_bytes, max_burst
 from imager.multicast.probe import PROBE_GAP_S, Probing
 from imager.multicast.rate import START_BPS, RateControl
 from imager.multicast.repair import WHOLE_LACKING, RepairQueue, RepairRun, Run, SourceRun
-from imager.multicast.roster import Address, Member, Roster, Standing
+from imager.multicast.roster import Member, Roster, Standing
 from imager.multicast.sequence import extend
 from imager.multicast.slow import SlowWatch, Verdict
 from imager.wire.packets import (
@@ -82,6 +82,8 @@ _RATE_DIFFERS = 0.05
 _END_BEACONS = 4
 _END_BEACON_S = 0.01
 _LAST_SEQUENCE = 0xFFFFFFFF
+
+Address = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,26 +228,27 @@ class SenderSession:
     def receive_datagram(self, data: bytes, source: Address, now: float) -> None:
         """A datagram of the control port. What no receiver of this session has just said is counted and dropped.
 
-        Nothing costs a cipher but what claims a known receiver's number, address and a counter beyond its last.
+        Nothing costs a cipher but what claims a known receiver's number and a counter beyond its last. Where it comes
+        from does not count, and what answers it goes there: an address that was kept would be that of whoever sends a
+        receiver's datagram on before it arrives itself.
         """
         try:
             head = parse_head(data)
-            member = self._member_of(head, source)
+            member = self._member_of(head)
             body = member.cipher.open(data)
         except PacketError as error:
             self._rejected[str(error)] += 1
             return
         member.counter = head.counter
-        member.address = source
         try:
             message = parse_control(head.kind, body)
         except PacketError:
             self._rejected[Reject.NOT_OURS] += 1
             return
         if member.standing is Standing.FAILED:
-            self._answer(head.receiver, member, message, Answer.FAILED_BEFORE)
+            self._answer(head.receiver, member, message, Answer.FAILED_BEFORE, source)
             return
-        self._answer(head.receiver, member, message, Answer.ACCEPTED)
+        self._answer(head.receiver, member, message, Answer.ACCEPTED, source)
         if member.standing is Standing.DONE:
             return
         member.heard_at = now
@@ -255,27 +258,25 @@ class SenderSession:
             self._beacon_at = now  # tells the joiner where the session is
         self._handle(head.receiver, member, message, now)
 
-    def _member_of(self, head: Head, source: Address) -> Member:
+    def _member_of(self, head: Head) -> Member:
         """Who may have said this. Raises PacketError when nobody."""
         if head.session != self._settings.session:
             raise PacketError(Reject.OTHER_SESSION)
         member = self._roster.get(head.receiver)
         if member is None:
             raise PacketError(Reject.UNKNOWN_RECEIVER)
-        if member.address is not None and member.address != source:
-            raise PacketError(Reject.OTHER_ADDRESS)
         if not member.counter < head.counter < FROM_SENDER:
             raise PacketError(Reject.REPEATED)
         return member
 
-    def _answer(self, receiver: int, member: Member, message: Control, answer: Answer) -> None:
+    def _answer(self, receiver: int, member: Member, message: Control, answer: Answer, target: Address) -> None:
         kind = kind_of(message)
         if answer is Answer.ACCEPTED and kind in (Kind.NACK, Kind.STATUS):
             return
         head = build_head(Head(Kind.ACK, receiver, self._settings.session, FROM_SENDER + member.said))
         member.said += 1
-        assert member.address is not None
-        self._replies.append((member.cipher.seal(head, build_ack(Ack(kind, answer))), member.address))
+        ack = Ack(kind, answer, self._sequence)
+        self._replies.append((member.cipher.seal(head, build_ack(ack)), target))
 
     def _handle(self, receiver: int, member: Member, message: Control, now: float) -> None:
         match message:

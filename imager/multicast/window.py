@@ -15,10 +15,15 @@ class SequenceWindow:
         self._first = 0
         self.highest = -1
 
-    def start(self, first: int) -> None:
-        """What is below `first` is of the time before: it counts as taken."""
+    def begin(self, first: int) -> tuple[int, int]:
+        """What is below `first` is of the time before: it counts as taken.
+
+        Returns from which number on it is known what was taken, at least `first`, and how many of these were.
+        """
         self._first = first
-        self.highest = first - 1
+        self._raise(first - 1)
+        start = max(first, self.highest - self.SIZE + 1)
+        return start, int(np.count_nonzero(self._taken[np.arange(start, self.highest + 1) & (self.SIZE - 1)]))
 
     def fresh(self, sequences: IntArray) -> BoolArray | None:
         """Which of these were not taken yet, shape (n,); None when all of them, each there once."""
@@ -32,13 +37,15 @@ class SequenceWindow:
     def take(self, sequences: IntArray) -> None:
         """These were proven; they are fresh."""
         top = int(sequences.max())
-        if top > self.highest:
-            self._forget(self.highest + 1, min(top + 1, self.highest + 1 + self.SIZE))
-            self.highest = top
+        self._raise(top)
         self._taken[sequences[sequences > top - self.SIZE] & (self.SIZE - 1)] = True
 
-    def _forget(self, first: int, end: int) -> None:
-        """Places that numbers first..end-1 take over."""
+    def _raise(self, highest: int) -> None:
+        """Move on to this number, if it is higher: the places of those that the window leaves are taken over."""
+        if highest <= self.highest:
+            return
+        first, end = self.highest + 1, min(highest, self.highest + self.SIZE) + 1
+        self.highest = highest
         start, count = first & (self.SIZE - 1), end - first
         self._taken[start : start + count] = False
         self._taken[: max(0, start + count - self.SIZE)] = False

@@ -87,7 +87,7 @@ _FORMATS: dict[Kind, Construct] = {
     Kind.STATUS: Struct(*_REPORT, Terminated),
     Kind.DONE: Struct(*_REPORT, Terminated),
     Kind.LEAVE: Struct("reason" / PascalString(Int8ub, "utf8"), Terminated),
-    Kind.ACK: Struct("of" / Int8ub, "answer" / Int8ub, "reserved" / Const(bytes(2)), Terminated),
+    Kind.ACK: Struct("of" / Int8ub, "answer" / Int8ub, "reserved" / Const(bytes(2)), "sequence" / Int32ub, Terminated),
 }
 _NACK_BYTES = HEADER_BYTES + 40 + TAG_BYTES
 """Of a NACK without records."""
@@ -197,6 +197,8 @@ class Ack:
 
     of: Kind
     answer: Answer
+    sequence: int
+    """Of the next SOURCE or REPAIR: what is below it was sent before."""
 
 
 Control = Join | Nack | Status | Done | Leave
@@ -290,13 +292,13 @@ def parse_ack(body: bytes) -> Ack:
     """The sender's answer to one receiver, opened. Raises PacketError and nothing else."""
     parsed = _parse(_FORMATS[Kind.ACK], body)
     try:
-        return Ack(Kind(parsed.of), Answer(parsed.answer))
+        return Ack(Kind(parsed.of), Answer(parsed.answer), parsed.sequence)
     except ValueError as error:
         raise PacketError(Reject.NOT_OURS) from error
 
 
 def build_ack(ack: Ack) -> bytes:
-    return bytes(_FORMATS[Kind.ACK].build({"of": ack.of, "answer": ack.answer}))
+    return bytes(_FORMATS[Kind.ACK].build({"of": ack.of, "answer": ack.answer, "sequence": ack.sequence}))
 
 
 def parse_beacon(body: bytes) -> Beacon:

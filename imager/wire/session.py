@@ -3,7 +3,7 @@
 from enum import IntEnum, StrEnum
 
 MAGIC = 0xCA
-VERSION = 2
+VERSION = 3
 HEADER_BYTES = 16
 """Of every sealed datagram."""
 TAG_BYTES = 16
@@ -78,7 +78,6 @@ class Reject(StrEnum):
     NOT_OURS = "not a datagram of the cast"
     OTHER_SESSION = "of another session"
     UNKNOWN_RECEIVER = "of a receiver that was not admitted"
-    OTHER_ADDRESS = "of a receiver, but not from its address"
     REPEATED = "taken before, or too late: a duplicate or a replay"
     FORGED = "not sealed with the key: forged or damaged"
     OUT_OF_RANGE = "of a block, symbol or row that does not exist"

@@ -75,10 +75,11 @@ _beacons = st.builds(
     mostly(st.integers(0, 3), st.integers(0, 255)),
 )
 _answers = st.builds(
-    lambda head, kind, answer, tag: head + bytes([kind, answer, 0, 0]) + tag,
+    lambda head, kind, answer, sequence, tag: head + struct.pack(">BBHI", kind, answer, 0, sequence) + tag,
     heads([Kind.ACK], mostly(st.just(RECEIVER), small), st.integers(2**63, 2**64 - 1)),
     few,
     few,
+    large,
     tags,
 )
 to_receiver = st.one_of(_data, _beacons, _answers)

@@ -62,7 +62,7 @@ class CastTargets:
         sender.receive_datagram(data, _ADDRESS, self._now)
         sender.receive_datagram(_numbered(data, 8, self._count, 8), _ADDRESS, self._now)
         sender.datagrams_to_send(self._now)
-        assert all(len(answer) == 36 and to == _ADDRESS for answer, to in sender.replies())
+        assert all(len(answer) == 40 and to == _ADDRESS for answer, to in sender.replies())
         sender.events()
         sender.handle_timeout(self._now)
         sender.next_timeout()

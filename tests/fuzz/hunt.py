@@ -1,8 +1,8 @@
-"""Hunt for packets that break a parser or a responder: `python tests/fuzz/hunt.py [SECONDS [SEED]]`.
+"""Hunt for packets that break a parser or a responder: `python tests/fuzz/hunt.py [SECONDS [SEED [TARGET ...]]]`.
 
-So long for each target by each engine: hypothesis (packets of the right shape, slightly wrong) and atheris (led by what
-is covered). A line for each says seconds, packets and result; what raised stays in the corpus. Ends with 1 when
-something raised, with 2 when an engine is not there.
+So long for each target, of all or of those named, by each engine: hypothesis (packets of the right shape, slightly
+wrong) and atheris (led by what is covered). A line for each says seconds, packets and result; what raised stays in the
+corpus. Ends with 1 when something raised, with 2 when an engine is not there.
 """
 
 import importlib.util
@@ -73,8 +73,12 @@ def main(arguments: list[str]) -> int:
     if missing := [engine for engine in ENGINES if importlib.util.find_spec(engine) is None]:
         print(f"{', '.join(missing)} not installed: `tests/run fuzz` installs it", file=sys.stderr)
         return 2
+    names = arguments[2:] or list(targets())
+    if unknown := [name for name in names if name not in targets()]:
+        print(f"no target {', '.join(unknown)}: there are {', '.join(targets())}", file=sys.stderr)
+        return 2
     failed = False
-    for name in targets():
+    for name in names:
         for engine, hunt in zip(ENGINES, (by_hypothesis, by_atheris), strict=True):
             begin = time.monotonic()
             outcome = hunt(name, seconds, seed)

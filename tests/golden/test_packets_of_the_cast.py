@@ -88,24 +88,24 @@ def test_these_bytes_are_control_bodies(message: Control, data: str) -> None:
 def test_a_sealed_join_and_its_sealed_answer_have_these_bytes() -> None:
     """Computed by another implementation of AES-256-GCM, from head, nonce and body as docs/wire.md gives them."""
     head = Head(Kind.JOIN, 0x0102, SESSION, counter=5)
-    data = bytes.fromhex("ca 23 0102 a1b2c3d4 0000000000000005" + "b97940ce ecc652f8cbec80903ad87bc301acebfe")
+    data = bytes.fromhex("ca 33 0102 a1b2c3d4 0000000000000005" + "b97940ce 86bf91cea071b17fa38dd4d1470ec381")
     assert AesGcm(KEY).seal(build_head(head), build_control(Join(300))) == data
     assert parse_head(data) == head
     assert parse_control(head.kind, AesGcm(KEY).open(data)) == Join(300)
     back = Head(Kind.ACK, 0x0102, SESSION, FROM_SENDER)
-    data = bytes.fromhex("ca 27 0102 a1b2c3d4 8000000000000000" + "ffcdff9c 45e69168e2b1c9561a4c8c26e56590f2")
-    assert AesGcm(KEY).seal(build_head(back), build_ack(Ack(Kind.JOIN, Answer.FAILED_BEFORE))) == data
+    data = bytes.fromhex("ca 37 0102 a1b2c3d4 8000000000000000" + "ffcdff9c4cc727aa 573da4c5c1a8373f823846d5a4c0512d")
+    assert AesGcm(KEY).seal(build_head(back), build_ack(Ack(Kind.JOIN, Answer.FAILED_BEFORE, 0xABCDEF))) == data
 
 
 def test_an_acknowledgement_has_these_bytes() -> None:
-    ack = Ack(Kind.JOIN, Answer.FAILED_BEFORE)
-    data = bytes.fromhex("03 02 0000")
+    ack = Ack(Kind.JOIN, Answer.FAILED_BEFORE, sequence=0xABCDEF)
+    data = bytes.fromhex("03 02 0000 00abcdef")
     assert build_ack(ack) == data
     assert parse_ack(data) == ack
 
 
 def test_a_beacon_has_these_bytes_and_the_length_of_a_data_packet() -> None:
-    assert build_beacon_head(SESSION, 7) == bytes.fromhex("ca 22 0000 a1b2c3d4 ffffffff 00000007")
+    assert build_beacon_head(SESSION, 7) == bytes.fromhex("ca 32 0000 a1b2c3d4 ffffffff 00000007")
     beacon = Beacon(Phase.REPAIRING, sequence=0x01020304, frontier=77, nack_interval_ms=10, probe=True)
     body = bytes.fromhex("01020304 0000004d 000a 02 01").ljust(SYMBOL_BYTES, b"\0")
     assert build_beacon(beacon, SYMBOL_BYTES) == body
@@ -115,7 +115,7 @@ def test_a_beacon_has_these_bytes_and_the_length_of_a_data_packet() -> None:
 
 def test_an_announcement_has_these_bytes() -> None:
     announce = Announce(SESSION, catalogue_port=1, data_port=2, control_port=3, group="239.77.4.5", name="häuser")
-    data = bytes.fromhex("ca 28 0001 a1b2c3d4 0002 0003 ef4d0405 07 68c3a4 7573 6572")
+    data = bytes.fromhex("ca 38 0001 a1b2c3d4 0002 0003 ef4d0405 07 68c3a4 7573 6572")
     assert build_announce(announce) == data
     assert parse_announce(data) == announce
 
@@ -132,8 +132,8 @@ def a_packet(kind: Kind, row: int) -> np.ndarray:
 
 PAYLOAD = np.frombuffer(bytes(range(240)) * 6, np.uint8)
 PACKETS = [
-    (Kind.SOURCE, 0, "ca20", ("4c85fbd96584f9e54ebea92e9c11db75", "5b75039f3984064feb7953f21fb697e0")),
-    (Kind.REPAIR, 0x0037, "ca21", ("4c85fbd96584f9e54ebea92e9c11db75", "d30f552bc9ce831a5ae32c0ab6662e56")),
+    (Kind.SOURCE, 0, "ca30", ("4c85fbd96584f9e54ebea92e9c11db75", "2855253673cf4939072d6611e9577e0b")),
+    (Kind.REPAIR, 0x0037, "ca31", ("4c85fbd96584f9e54ebea92e9c11db75", "a02f73828385cc6cb6b719e94087c7bd")),
 ]
 
 
@@ -168,7 +168,7 @@ def test_a_nack_is_never_longer_than_the_packets_of_its_group() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\xca", bytes(40), bytes.fromhex("ca 13 0102 a1b2c3d4") + bytes(32), bytes.fromhex("ca 2f") + bytes(38)],
+    [b"", b"\xca", bytes(40), bytes.fromhex("ca 23 0102 a1b2c3d4") + bytes(32), bytes.fromhex("ca 3f") + bytes(38)],
     ids=["empty", "one byte", "zeros", "another version", "unknown kind"],
 )
 def test_what_is_not_of_the_protocol_is_a_packet_error(data: bytes) -> None:

@@ -62,15 +62,24 @@ def test_a_head_survives_the_wire(kind: Kind, receiver: int, session: int, count
 
 
 @given(st.data())
+@settings(max_examples=60, deadline=None)
 def test_a_sequence_is_taken_once_however_often_and_in_whatever_order_it_comes(data: st.DataObject) -> None:
-    """Against a set, with jumps that leave the window behind."""
-    window, taken, highest = SequenceWindow(), set[int](), -1
-    first = data.draw(st.integers(0, 2**32 - 2**20), label="first")
-    window.start(first)
-    highest = first - 1
-    for _ in range(data.draw(st.integers(1, 12))):
+    """Against a set, with jumps that leave the window behind, and a beginning that is told in the middle."""
+    window, taken, first = SequenceWindow(), set[int](), 0
+    highest = data.draw(st.integers(-1, 2**32 - 2**20), label="highest")
+    if highest >= 0:
+        window.take(np.array([highest]))
+        taken.add(highest)
+    steps = data.draw(st.integers(1, 12))
+    begins = data.draw(st.integers(0, steps), label="begins")
+    for step in range(steps):
         near = st.integers(max(0, highest - 40), highest + 40)
         far = st.integers(max(0, highest - 2 * SequenceWindow.SIZE), highest + 2 * SequenceWindow.SIZE)
+        if step == begins:
+            first = data.draw(st.one_of(near, far), label="first")
+            highest = max(highest, first - 1)
+            known = max(first, highest - SequenceWindow.SIZE + 1)
+            assert window.begin(first) == (known, sum(known <= n <= highest for n in taken))
         batch = data.draw(st.lists(st.one_of(near, far), min_size=1, max_size=10, unique=True))
         fresh = window.fresh(np.array(batch))
         expected = [n not in taken and n >= max(first, highest - SequenceWindow.SIZE + 1) for n in batch]

@@ -95,9 +95,9 @@ def a_beacon(phase: Phase, sequence: int = 0, frontier: int = 0) -> ByteArray:
     return np.frombuffer(data, np.uint8).reshape(1, PACKET_BYTES)
 
 
-def an_ack(of: Kind, answer: Answer = Answer.ACCEPTED, receiver: int = RECEIVER) -> bytes:
+def an_ack(of: Kind, answer: Answer = Answer.ACCEPTED, receiver: int = RECEIVER, sequence: int = 0) -> bytes:
     head = Head(Kind.ACK, receiver, SESSION, FROM_SENDER + next(_counters))
-    return AesGcm(CONTROL_KEY).seal(build_head(head), build_ack(Ack(of, answer)))
+    return AesGcm(CONTROL_KEY).seal(build_head(head), build_ack(Ack(of, answer, sequence)))
 
 
 class Shell:
@@ -111,6 +111,11 @@ class Shell:
     def hear(self, *batches: ByteArray, now: float = 0.0) -> None:
         for batch in batches:
             self.session.receive_datagrams(batch, AesGcm(CAST_KEY).opener(batch), now)
+
+    def join(self, sequence: int, now: float = 0.0) -> None:
+        """The sender answers: it has sent what is below this."""
+        self.session.receive_datagram(an_ack(Kind.JOIN, sequence=sequence), now)
+        assert self.events() == [Accepted()]
 
     def said(self, now: float) -> list[Control]:
         datagrams = self.session.datagrams_to_send(now)
@@ -275,6 +280,7 @@ class TestAsking:
 
     def test_the_report_counts_what_sequence_numbers_show_to_be_lost(self) -> None:
         shell = Shell()
+        shell.join(2**32 - 10)
         shell.hear(packets(0, 1, 2, sequence=2**32 - 10), packets(5, 6, sequence=2**32 - 5))
         report = shell.session.report()
         assert (report.received, report.lost, report.heard) == (5, 2, 2**32 - 4)

@@ -83,6 +83,7 @@ def test_a_replayed_session_changes_nothing() -> None:
 def test_packets_that_came_twice_in_one_batch_count_once() -> None:
     shell = Shell()
     batch = packets(*range(250, 260), sequence=0)
+    shell.join(0)
     shell.hear(a_beacon(Phase.WAITING), np.repeat(batch, 2, axis=0)[np.random.default_rng(3).permutation(20)])
     assert counted(shell)[:2] == (10, 0)
     assert shell.chunks() == {1: chunk_bytes(1)}
@@ -93,6 +94,7 @@ def test_a_forged_packet_does_not_stand_for_the_true_one_of_its_sequence(forged_
     shell = Shell()
     true, forged = packets(*range(250, 260), sequence=500), packets(*range(250, 260), sequence=500, key=WRONG_KEY)
     pairs = (forged, true) if forged_first else (true, forged)
+    shell.join(500)
     shell.hear(np.stack(pairs, axis=1).reshape(20, PACKET_BYTES))
     assert shell.chunks() == {1: chunk_bytes(1)}
     shell.hear(packets(*range(0, 5), sequence=510))
@@ -101,6 +103,7 @@ def test_a_forged_packet_does_not_stand_for_the_true_one_of_its_sequence(forged_
 
 def test_forged_sequences_far_ahead_do_not_shut_out_the_true_ones() -> None:
     shell = Shell()
+    shell.join(0)
     shell.hear(packets(0, 1, sequence=0), packets(2, 3, sequence=2**32 - 10, key=WRONG_KEY), packets(2, 3, sequence=2))
     assert counted(shell)[:2] == (4, 0)
 
@@ -139,7 +142,7 @@ def test_the_rows_of_repair_symbols_are_proven() -> None:
     assert shell.session.statistics().rejected == {Reject.FORGED: 1}
 
 
-@pytest.mark.parametrize("bit", range(0, 8 * 36, 5))
+@pytest.mark.parametrize("bit", range(0, 8 * len(an_ack(Kind.JOIN)), 5))
 def test_an_answer_with_one_bit_wrong_is_not_taken(bit: int) -> None:
     shell = Shell()
     answer = bytearray(an_ack(Kind.JOIN, Answer.FAILED_BEFORE))
@@ -178,31 +181,44 @@ def test_junk_of_any_head_changes_nothing_that_is_reported() -> None:
 
 
 OLD = packets(0, 1, sequence=5)
+SENT = 9_000_000
+"""What the sender had sent when it heard of this receiver."""
 
 
 @pytest.mark.parametrize("first", [OLD, a_beacon(Phase.SENDING, 5, 0)], ids=["data", "a beacon"])
-@pytest.mark.parametrize("together", [False, True], ids=["before", "in one batch"])
-def test_what_was_sent_before_a_receiver_came_is_no_loss_when_somebody_sends_it_again(
-    first: ByteArray, together: bool
-) -> None:
+def test_what_was_sent_before_a_receiver_came_is_no_loss_when_somebody_sends_it_again(first: ByteArray) -> None:
     shell = Shell()
-    real = packets(*range(250, 260), sequence=9_000_000)
-    shell.hear(*([np.concatenate((first, real))] if together else [first, real]))
-    shell.hear(a_beacon(Phase.SENDING, 9_000_015, 0), now=0.2)
+    shell.hear(first)
+    shell.join(SENT)
+    assert counted(shell)[1] == 0
+    shell.hear(packets(*range(250, 260), sequence=SENT + 2))
+    shell.hear(a_beacon(Phase.SENDING, SENT + 15, 0), packets(2, sequence=100), packets(3, sequence=SENT - 1), now=0.2)
     assert counted(shell)[1] == 5  # between what came and what the sender says
     assert shell.chunks() == {1: chunk_bytes(1)}
-    shell.hear(packets(2, sequence=100), now=0.3)
-    assert shell.session.statistics().rejected == {Reject.REPEATED: 1}
+    assert shell.session.statistics().rejected == {Reject.REPEATED: 2}
 
 
-def test_a_beacon_shows_that_what_was_heard_first_was_old() -> None:
+def test_what_came_before_the_answer_to_its_join_is_taken_and_counts_from_there_on() -> None:
     shell = Shell()
-    shell.hear(OLD, a_beacon(Phase.SENDING, 9_000_000, 0))
-    assert counted(shell)[1] == 0
+    shell.hear(packets(*range(250, 255), sequence=SENT - 5))
+    shell.hear(packets(*range(255, 258), sequence=SENT + 1))
+    assert counted(shell)[:2] == (8, 0)
+    shell.join(SENT)
+    assert counted(shell)[:2] == (8, 1)  # the sequence SENT
+    shell.hear(packets(258, 259, sequence=SENT + 6))
+    assert counted(shell)[:2] == (10, 3)
+    assert shell.chunks() == {1: chunk_bytes(1)}
 
 
-def test_a_long_gap_is_a_loss_once_the_sender_was_heard() -> None:
+def test_a_receiver_whose_answer_comes_late_counts_from_what_it_remembers() -> None:
     shell = Shell()
-    shell.hear(OLD)
-    shell.hear(packets(2, sequence=100_007), now=1.1)
+    shell.hear(packets(0, sequence=SENT), packets(1, sequence=SENT + 100_000))
+    shell.join(SENT)
+    assert counted(shell)[1] == SequenceWindow.SIZE - 1
+
+
+def test_a_long_gap_is_a_loss() -> None:
+    shell = Shell()
+    shell.join(5)
+    shell.hear(OLD, packets(2, sequence=100_007))
     assert counted(shell)[1] == 100_000

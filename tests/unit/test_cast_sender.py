@@ -272,7 +272,7 @@ class TestReceivers:
         session = a_session(begun=False)
         for _ in range(2):
             hear(session, Join(3))
-        assert answers(session) == [Ack(Kind.JOIN, Answer.ACCEPTED)] * 2
+        assert answers(session) == [Ack(Kind.JOIN, Answer.ACCEPTED, 0)] * 2
         assert session.events() == [ReceiverJoined(0, "10.0.0.9")]
 
     def test_a_receiver_whose_join_was_lost_has_joined_by_its_first_nack(self) -> None:
@@ -306,7 +306,7 @@ class TestReceivers:
         session = a_session(receivers=2)
         for _ in range(3):
             hear(session, Done(a_report()))
-        assert answers(session) == [Ack(Kind.DONE, Answer.ACCEPTED)] * 3
+        assert answers(session) == [Ack(Kind.DONE, Answer.ACCEPTED, 0)] * 3
         assert sum(isinstance(event, ReceiverDone) for event in session.events()) == 1
 
     def test_a_silent_receiver_is_failed_at_the_stated_time_and_not_before(self) -> None:
@@ -332,12 +332,12 @@ class TestReceivers:
         hear(session, Join(3))
         session.remove(0, "operator", 0.0)
         hear(session, Status(a_report()))
-        assert answers(session) == [Ack(Kind.JOIN, Answer.ACCEPTED), Ack(Kind.STATUS, Answer.FAILED_BEFORE)]
+        assert answers(session) == [Ack(Kind.JOIN, Answer.ACCEPTED, 0), Ack(Kind.STATUS, Answer.FAILED_BEFORE, 0)]
         with pytest.raises(ValueError, match="receiver 0 was admitted before"):
             session.admit(0, control_key(0), None, 1.0)
         session.admit(2, control_key(2), None, 1.0)
         hear(session, Join(3), 1.0, receiver=2)
-        assert answers(session, 2) == [Ack(Kind.JOIN, Answer.ACCEPTED)]
+        assert answers(session, 2) == [Ack(Kind.JOIN, Answer.ACCEPTED, 0)]
 
     def test_a_held_session_ends_only_when_it_may(self) -> None:
         session = a_session(is_held=True)
@@ -410,13 +410,25 @@ class TestStrangers:
         assert session.replies() == [] and session.events() == []
         assert sum(session.statistics(0.0).rejected.values()) == len(datagram) + 1
 
-    def test_no_other_address_speaks_for_a_receiver_that_has_joined(self) -> None:
+    def test_who_sends_on_what_a_receiver_said_before_it_arrives_gains_its_answer_and_nothing_else(self) -> None:
         session = a_session()
+        thief = ("10.0.0.66", 6)
+        first, again = said(Join(3)), said(Join(3))
+        session.receive_datagram(first, thief, 0.0)
+        session.receive_datagram(first, ADDRESS, 0.0)
+        session.receive_datagram(again, ADDRESS, 0.1)
+        assert [target for _, target in session.replies()] == [thief, ADDRESS]
+        hear(session, Done(a_report()), 0.2)
+        assert [target for _, target in session.replies()] == [ADDRESS]
+        assert session.phase is Phase.ENDED
+        assert session.statistics(0.0).rejected == {Reject.REPEATED: 1}
+
+    def test_the_answer_to_a_join_tells_how_far_the_sequence_went(self) -> None:
+        session = a_session()
+        sent = sum(len(burst.packets) for burst in drain(session, 0.01, 5))
         hear(session, Join(3))
-        for other in (("10.0.0.9", 1000), ("10.0.0.10", 999)):
-            session.receive_datagram(said(Done(a_report())), other, 0.0)
-        assert session.phase is Phase.SENDING
-        assert session.statistics(0.0).rejected == {Reject.OTHER_ADDRESS: 2}
+        assert sent > 0
+        assert answers(session) == [Ack(Kind.JOIN, Answer.ACCEPTED, sent)]
 
     def test_what_the_sender_said_is_not_taken_from_a_receiver(self) -> None:
         session = a_session()

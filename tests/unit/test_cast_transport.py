@@ -278,7 +278,7 @@ class TestProcesses:
             sock.settimeout(5)
             for counter in range(3):
                 sock.sendto(a_join(counter), (LOOPBACK, process.control_port))
-                assert parse_ack(cipher.open(sock.recv(2048))) == Ack(Kind.JOIN, Answer.ACCEPTED)
+                assert parse_ack(cipher.open(sock.recv(2048))) == Ack(Kind.JOIN, Answer.ACCEPTED, 0)
 
     def test_a_chunk_released_as_wrong_comes_again(self, start: Callable[..., CastProcess]) -> None:
         process = start(Chunks(CHUNKS))
