@@ -59,7 +59,7 @@ class SenderStatistics:
 class ReceiverJoined:
     receiver: int
     address: str
-    """IPv4 address that its JOIN came from."""
+    """That its JOIN came from."""
 
 
 @dataclass(frozen=True, slots=True)

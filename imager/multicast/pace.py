@@ -5,10 +5,14 @@ Rates are bits of Ethernet frames a second, as an operator's limit and a link's 
 
 from imager.wire.session import PACKET_BYTES
 
+IPV4_BYTES = 20
+IPV6_BYTES = 40
+"""Of a header (RFC 791, section 3.1; RFC 8200, section 3)."""
 
-def frame_bytes(packet_bytes: int) -> int:
-    """A packet with its UDP, IPv4 and Ethernet headers."""
-    return packet_bytes + 8 + 20 + 14
+
+def frame_bytes(packet_bytes: int, ip_bytes: int = IPV4_BYTES) -> int:
+    """A packet with its UDP, IP and Ethernet headers."""
+    return packet_bytes + 8 + ip_bytes + 14
 
 
 def max_burst(packet_bytes: int) -> int:
@@ -29,9 +33,9 @@ _DEBT_BURSTS = 5
 class Pacer:
     """Spaces bursts so that a rate holds."""
 
-    def __init__(self, packet_bytes: int = PACKET_BYTES) -> None:
+    def __init__(self, packet_bytes: int = PACKET_BYTES, ip_bytes: int = IPV4_BYTES) -> None:
         self._due = 0.0
-        self._frame_bits = frame_bytes(packet_bytes) * 8
+        self._frame_bits = frame_bytes(packet_bytes, ip_bytes) * 8
 
     def due(self) -> float:
         """When the next burst may leave."""

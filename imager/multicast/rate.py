@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from imager.multicast.events import Limit, RateReason
-from imager.multicast.pace import BURST_S, LEAST_BURST_S, frame_bytes, max_burst
+from imager.multicast.pace import BURST_S, IPV4_BYTES, LEAST_BURST_S, frame_bytes, max_burst
 from imager.multicast.sequence import distance, extend
 from imager.wire.packets import Report
 from imager.wire.session import PACKET_BYTES, Holdup
@@ -208,10 +208,11 @@ class RateControl:
         start_bps: float = START_BPS,
         packet_bytes: int = PACKET_BYTES,
         chunk_packets: float = 0.0,
+        ip_bytes: int = IPV4_BYTES,
     ) -> None:
-        """`chunk_packets`: of a chunk of average length."""
-        self._chunk_bits = chunk_packets * frame_bytes(packet_bytes) * 8
-        self._frame_bits = frame_bytes(packet_bytes) * 8
+        """`chunk_packets`: of a chunk of average length. `ip_bytes`: of a packet's IP header."""
+        self._frame_bits = frame_bytes(packet_bytes, ip_bytes) * 8
+        self._chunk_bits = chunk_packets * self._frame_bits
         self._pause_bits = _PAUSE_BURSTS * max_burst(packet_bytes) * self._frame_bits
         self._limit = float(max_bitrate_bps)
         self._rate = min(start_bps, self._limit or start_bps)

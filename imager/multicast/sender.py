@@ -28,7 +28,7 @@ from imager.multicast.events import (
     SessionEnded,
 )
 from imager.multicast.layout import BoolArray, CastLayout
-from imager.multicast.pace import Pacer, burst_packets, frame_bytes, max_burst
+from imager.multicast.pace import IPV4_BYTES, Pacer, burst_packets, frame_bytes, max_burst
 from imager.multicast.probe import PROBE_GAP_S, Probing
 from imager.multicast.rate import START_BPS, RateControl
 from imager.multicast.repair import WHOLE_LACKING, RepairQueue, RepairRun, Run, SourceRun
@@ -115,6 +115,8 @@ class SenderSettings:
     """Beacons sent in a burst before the first pass."""
     fec_share: float = 0.0
     """Repair symbols sent unasked after each chunk's source symbols, as a share of them."""
+    ip_bytes: int = IPV4_BYTES
+    """Of the IP header of what is sent."""
 
 
 class SenderSession:
@@ -135,11 +137,13 @@ class SenderSession:
         self._roster = Roster(settings.silence_timeout_s)
         self._repairs = RepairQueue(layout)
         chunk_packets = layout.symbol_count / max(1, layout.chunk_count)
-        self._rate = RateControl(settings.max_bitrate_bps, settings.start_bps, layout.packet_bytes, chunk_packets)
+        self._rate = RateControl(
+            settings.max_bitrate_bps, settings.start_bps, layout.packet_bytes, chunk_packets, settings.ip_bytes
+        )
         self._rate_told = (RateReason(), 0.0, now)  # why, bit/s, when
-        self._slow = SlowWatch(settings.slow, settings.floor_bps, frame_bytes(layout.packet_bytes))
+        self._slow = SlowWatch(settings.slow, settings.floor_bps, frame_bytes(layout.packet_bytes, settings.ip_bytes))
         self._probing = Probing(settings.probes)
-        self._pacer = Pacer(layout.packet_bytes)
+        self._pacer = Pacer(layout.packet_bytes, settings.ip_bytes)
         self._events: list[SenderEvent] = []
         self._replies: list[tuple[bytes, Address]] = []
         self._rejected: Counter[str] = Counter()

@@ -1,6 +1,6 @@
 """What a receiver is told of its cast, checked before anything is made of it. No I/O."""
 
-from ipaddress import AddressValueError, IPv4Address
+from ipaddress import ip_address
 
 from imager.errors import CastError
 from imager.wire.messages import CastAddress
@@ -21,12 +21,17 @@ def check_address(address: CastAddress, has_packets: bool = True) -> None:
         raise CastError(f"the sender told session {address.session} and receiver {address.receiver}, which cannot be")
     if not has_packets:
         return
-    try:
-        group = IPv4Address(address.group)
-    except AddressValueError:
-        group = IPv4Address(0)
-    if not group.is_multicast or address.data_port not in _PORTS or address.control_port not in _PORTS:
+    if not _is_group_of(address) or address.data_port not in _PORTS or address.control_port not in _PORTS:
         raise CastError(
             f"the sender told group {address.group!r}, data port {address.data_port} and control port "
             f"{address.control_port}, which cannot be"
         )
+
+
+def _is_group_of(address: CastAddress) -> bool:
+    """A group; of IPv6 with a sender of IPv6: that of an IPv4 group is who was asked, by address or name."""
+    try:
+        group = ip_address(address.group)
+        return group.is_multicast and (group.version == 4 or ip_address(address.sender).version == 6)
+    except ValueError:
+        return False

@@ -15,6 +15,7 @@ from typing import Protocol
 from imager.errors import CastError
 from imager.multicast.events import SenderEvent, SenderStatistics, SessionEnded
 from imager.transport.child import Child
+from imager.wire.groups import without_interface
 from imager.wire.messages import CastAddress
 from imager.wire.session import KEY_BYTES, MAX_RECEIVER, PACKET_BYTES, PACKET_BYTES_RANGE, SlowPolicy
 
@@ -41,10 +42,10 @@ class SenderAddress:
     session: int
     """32-bit number in every packet, chosen by chance for each cast."""
     group: str
-    """IPv4 multicast group."""
+    """Multicast group."""
     data_port: int
     interface_address: str
-    """IPv4 address of the interface that sends; NACK and STATUS come to it."""
+    """Of the interface that sends, as interfaces.address_for gives it; NACK and STATUS come to it."""
     control_port: int = 0
     """0: any free port, told by `CastProcess.control_port`."""
     packet_bytes: int = PACKET_BYTES
@@ -228,7 +229,7 @@ class CastProcess:
             self._admitted,
             address.group,
             address.data_port,
-            address.interface_address,
+            without_interface(address.interface_address),
             self.control_port,
             address.packet_bytes,
             self._cast_key.hex(),

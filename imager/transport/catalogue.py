@@ -19,6 +19,7 @@ from blake3 import blake3
 
 from imager.errors import CastError, ImagerError, MessageError
 from imager.transport.cast_address import check_address
+from imager.transport.group_socket import family_of, socket_address
 from imager.wire import messages
 from imager.wire.messages import CastAddress
 from imager.wire.preshared import NONCE_BYTES, PROOF_BYTES, SEALED_MORE, SealedConnection
@@ -247,12 +248,13 @@ class ChunkConnection:
 
 
 def _connect(address: str, port: int, within_s: float) -> socket.socket:
-    connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    family, kind, _, _, target = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+    connection = socket.socket(family, kind)
     try:
         # a network that carries no packets of ours may be one that carries no long ones
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT_BYTES)
         connection.settimeout(within_s)
-        connection.connect((address, port))
+        connection.connect(target)
     except BaseException:
         connection.close()
         raise
@@ -287,10 +289,11 @@ class CatalogueServer:
         self._lock = threading.Lock()
         self._greeting: Counter[str] = Counter()  # connections that have proved nothing yet, by their peers
         self._closing = threading.Event()
+        family = family_of(address)
         try:
-            self._listener = socket.create_server((address, port), backlog=256)
+            self._listener = socket.create_server(socket_address(address, port), family=family, backlog=256)
         except OSError:
-            self._listener = socket.create_server((address, 0), backlog=256)
+            self._listener = socket.create_server(socket_address(address, 0), family=family, backlog=256)
         self.port: int = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, name="catalogue", daemon=True)
         self._thread.start()

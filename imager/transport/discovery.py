@@ -6,20 +6,19 @@ Announcements come seldom, and are heard by asyncio-dgram; the data has sockets 
 import asyncio
 import contextlib
 import math
-import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
-from ipaddress import AddressValueError, IPv4Address
+from collections.abc import Callable, Mapping, Sequence
 
 import asyncio_dgram
 
 from imager.errors import CastError, PacketError
 from imager.transport.catalogue import Catalogue, fetch_catalogue
-from imager.transport.interfaces import interface_address
+from imager.transport.group_socket import address_of, aim, family_of, hear, socket_address
+from imager.transport.own_end import OwnEnd
 from imager.wire.announce import parse_announce
+from imager.wire.groups import DISCOVERY_GROUP, discovery_groups6
 
-DISCOVERY_GROUP = "239.77.0.1"
 DEFAULT_PORT = 7710
 """UDP port of the announcements, and TCP port of the catalogue; the data goes to the next UDP port."""
 _FAILED_S = 2.0
@@ -29,39 +28,6 @@ _CATALOGUE_S = 60.0
 
 Found = tuple[str, int, Catalogue, list[bytes]]
 """A sender's address, the TCP port of its catalogue, the catalogue and the chunks' hashes."""
-
-
-def random_group() -> str:
-    """A group of ours: its low 23 bits are never of 0.0.x, which switches flood, and it is not the discovery group."""
-    return f"239.77.{1 + secrets.randbelow(255)}.{secrets.randbelow(256)}"
-
-
-def checked_group(text: str) -> str:
-    """A group that data can be sent to. Raises CastError for what is none."""
-    try:
-        group = IPv4Address(text)
-    except AddressValueError:
-        raise CastError(f"{text} is no IPv4 address: a multicast group is wanted, as 239.77.5.5 is") from None
-    if not group.is_multicast:
-        raise CastError(f"{group} is no multicast group: take one of 239.0.0.0/8, as 239.77.5.5 is")
-    if not int(group) & 0x7FFF00:
-        raise CastError(
-            f"{group} has the hardware address of a group of 224.0.0.x, which every switch floods: take 239.77.5.5"
-        )
-    return str(group)
-
-
-def local_address(interface: str | None, peer: str = DISCOVERY_GROUP) -> str:
-    """The address of an interface; when none is named, of the one that the system would reach `peer` by."""
-    if interface is not None:
-        return interface_address(interface)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            sock.connect((peer, DEFAULT_PORT))
-        except OSError as error:
-            raise CastError(f"no route to {peer}; name an interface: --interface IF") from error
-        address: str = sock.getsockname()[0]
-        return address
 
 
 class Finder:
@@ -82,37 +48,38 @@ class Finder:
         """Only the file with this root will do, of which these chunks are wanted, None: all."""
         self._root, self._wanted = root, wanted
 
-    def listen(self, address: str, port: int) -> Found:
+    def listen(self, own: OwnEnd, port: int) -> Found:
         """The first sender that announces itself and gives its catalogue.
 
         Anyone can announce anything: one whose catalogue cannot be had is passed over, and may try again later.
         """
         again_s: dict[tuple[str, int], float] = {}
-        with _announcements(address, port) as sock:
+        with contextlib.ExitStack() as stack:
+            sockets = [stack.enter_context(sock) for sock in _announcements(own, port)]
             while True:
                 # each time anew: while a catalogue is fetched, announcements wait in the kernel, which bounds them
-                source = asyncio.run(self._hear(sock, again_s))
+                source = asyncio.run(self._hear(sockets, again_s))
                 if (found := self._fetch(*source)) is not None:
                     return found
                 if len(again_s) >= _MOST_FAILED:
                     again_s.clear()
                 again_s[source] = time.monotonic() + _FAILED_S
 
-    async def _hear(self, sock: socket.socket, again_s: Mapping[tuple[str, int], float]) -> tuple[str, int]:
+    async def _hear(
+        self, sockets: Sequence[socket.socket], again_s: Mapping[tuple[str, int], float]
+    ) -> tuple[str, int]:
         """The address and TCP port of the next sender that may be asked now."""
-        stream = await asyncio_dgram.from_socket(sock.dup())
+        found: asyncio.Future[tuple[str, int]] = asyncio.get_running_loop().create_future()
+        left = self._left("announced a file")
         try:
-            while True:
-                left = self._left("announced a file")
-                with contextlib.suppress(TimeoutError, PacketError):  # foreign datagrams are not for us
-                    async with asyncio.timeout(None if left == math.inf else left):
-                        data, sender = await stream.recv()
-                    assert isinstance(sender, tuple)  # of an IPv4 socket
-                    source = str(sender[0]), parse_announce(data).catalogue_port
-                    if time.monotonic() >= again_s.get(source, 0.0):
-                        return source
-        finally:
-            stream.close()
+            async with asyncio.timeout(None if left == math.inf else left), asyncio.TaskGroup() as group:
+                tasks = [group.create_task(_hear_one(sock, again_s, found)) for sock in sockets]
+                await found
+                for task in tasks:
+                    task.cancel()
+        except TimeoutError:
+            self._left("announced a file")
+        return await found
 
     def ask(self, sender: str, port: int) -> Found:
         """The catalogue of a sender whose address is known; waits until it is there."""
@@ -143,29 +110,60 @@ class Finder:
             return None
 
 
-def _announcements(address: str, port: int) -> socket.socket:
-    """A socket that hears what senders announce."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+async def _hear_one(
+    sock: socket.socket, again_s: Mapping[tuple[str, int], float], found: "asyncio.Future[tuple[str, int]]"
+) -> None:
+    """Find the next sender that may be asked now, unless another socket has."""
+    stream = await asyncio_dgram.from_socket(sock.dup())
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((DISCOVERY_GROUP, port))
-        membership = socket.inet_aton(DISCOVERY_GROUP) + socket.inet_aton(address)
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
-    except OSError as error:
-        sock.close()
-        raise CastError(f"cannot listen on {DISCOVERY_GROUP} port {port}: {error.strerror}") from error
-    return sock
+        while not found.done():
+            with contextlib.suppress(PacketError):  # foreign datagrams are not for us
+                data, sender = await stream.recv()
+                assert isinstance(sender, tuple)  # of an IP socket
+                source = address_of(sender), parse_announce(data).catalogue_port
+                if time.monotonic() >= again_s.get(source, 0.0) and not found.done():
+                    found.set_result(source)
+    finally:
+        stream.close()
+
+
+def _announcements(own: OwnEnd, port: int) -> list[socket.socket]:
+    """Sockets that hear what senders announce: by IPv4, by IPv6, or both, as this machine has them."""
+    ends = [(DISCOVERY_GROUP, own.ipv4)] if own.ipv4 else []
+    if own.interface:
+        ends += [(group, f"::%{own.interface}") for group in discovery_groups6()]
+    sockets = []
+    failure: CastError | None = None
+    for group, address in ends:
+        sock = None
+        try:
+            sock = socket.socket(family_of(group), socket.SOCK_DGRAM)
+            hear(sock, group, port, address)
+        except OSError as error:
+            if sock is not None:
+                sock.close()
+            failure = failure or CastError(f"cannot listen on {group} port {port}: {error.strerror}")
+        else:
+            sockets.append(sock)
+    if not sockets:  # IPv6 may be off
+        raise failure or CastError("this machine has no address to listen at; name an interface: --interface IF")
+    return sockets
 
 
 class Announcer:
     """Sends the announcement, also out of the machine's own loopback for receivers on it."""
 
-    def __init__(self, address: str, port: int, ttl: int, datagram: bytes) -> None:
+    def __init__(self, own: str, group: str, port: int, ttl: int, datagram: bytes) -> None:
+        """`own`: an address of ours, of the group's IP version. Raises OSError when it is ours no longer."""
         self._datagram = datagram
-        self._target = (DISCOVERY_GROUP, port)
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(address))
-        self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
+        self._target = socket_address(group, port, own.partition("%")[2])
+        self._socket = socket.socket(family_of(group), socket.SOCK_DGRAM)
+        try:
+            aim(self._socket, own, ttl)
+            self._socket.bind(socket_address(own, 0))
+        except BaseException:
+            self._socket.close()
+            raise
 
     def __enter__(self) -> "Announcer":
         return self

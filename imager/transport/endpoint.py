@@ -12,6 +12,7 @@ import time
 import numpy as np
 
 from imager.errors import CastError
+from imager.transport.group_socket import aim, family_of, hear, socket_address
 from imager.wire.seal import ByteArray
 from imager.wire.session import PACKET_BYTES
 
@@ -21,9 +22,6 @@ _UDP_GRO = 104
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 _SO_MEMINFO = 55
-_IP_MTU_DISCOVER = 10
-_IP_PMTUDISC_DO = 2
-"""include/uapi/linux/in.h"""
 _MEMINFO = struct.Struct("9I")
 """SK_MEMINFO_*, the last of which are the drops: include/uapi/linux/sock_diag.h."""
 
@@ -32,7 +30,7 @@ _SEND_BUFFER = 256 << 10
 RECEIVE_BUFFER = 32 << 20
 _CONTROL_BUFFER = 4 << 20
 _DATAGRAM_BYTES = 65536
-"""Longest that one receive can give: an IPv4 datagram, or what GRO joins."""
+"""Longest that one receive can give: a datagram, or what GRO joins."""
 _BATCH_BYTES = 6 * _DATAGRAM_BYTES
 _READS = 256
 """Receives into one batch at most: after losses the kernel joins few packets, and gives them in small pieces."""
@@ -62,16 +60,12 @@ class GroupSender:
     ) -> None:
         """Raises OSError when the address is not of this machine."""
         self._packet_bytes = packet_bytes
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket = socket.socket(family_of(group), socket.SOCK_DGRAM)
         try:
-            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(interface_address))
-            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
-            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, ttl)
-            # DF: a packet that does not fit somewhere is lost there, and not in pieces whose every loss is a whole loss
-            self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
+            aim(self._socket, interface_address, ttl)
             set_buffer(self._socket, False, _SEND_BUFFER)
-            self._socket.bind((interface_address, 0))
-            self._socket.connect((group, port))
+            self._socket.bind(socket_address(interface_address, 0))
+            self._socket.connect(socket_address(group, port, interface_address.partition("%")[2]))
             self.gso = use_gso and self._enable_gso()
         except BaseException:
             self._socket.close()
@@ -133,13 +127,10 @@ class GroupReceiver:
         packet_bytes: int = PACKET_BYTES,
     ) -> None:
         """Raises OSError when the group cannot be joined on that interface."""
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket = socket.socket(family_of(group), socket.SOCK_DGRAM)
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             set_buffer(self._socket, True, buffer_bytes)
-            self._socket.bind((group, port))
-            self._membership = socket.inet_aton(group) + socket.inet_aton(interface_address)
-            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, self._membership)
+            self._membership = hear(self._socket, group, port, interface_address)
             self._socket.setblocking(False)
             self.gro = use_gro and self._enable_gro()
         except BaseException:
@@ -168,9 +159,9 @@ class GroupReceiver:
     def join_again(self) -> None:
         """Leave and join the group, so that the switches hear of it."""
         with contextlib.suppress(OSError):  # the interface may be gone for a while
-            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_DROP_MEMBERSHIP, self._membership)
+            self._membership.leave()
         with contextlib.suppress(OSError):
-            self._socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, self._membership)
+            self._membership.join()
 
     def receive(self) -> ByteArray:
         """What has arrived, shape (n, packet bytes), n 0 when nothing has; valid until the next call."""
@@ -203,10 +194,10 @@ class GroupReceiver:
 
 def open_control(address: str, port: int) -> socket.socket:
     """The sender's unicast socket. Raises CastError when the port is in use or the address not of this machine."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock = socket.socket(family_of(address), socket.SOCK_DGRAM)
     try:
         set_buffer(sock, True, _CONTROL_BUFFER)
-        sock.bind((address, port))
+        sock.bind(socket_address(address, port))
         sock.setblocking(False)
     except OSError as error:
         sock.close()

@@ -91,6 +91,8 @@ class SendOptions:
     max_bitrate_bps: int = 0
     group: str | None = None
     """Multicast group of the data; None: one of our range by chance."""
+    with_ipv6: bool = False
+    """Chance takes a group of IPv6: of the link, or of the site when `ttl` is more than 1."""
     port: int = DEFAULT_PORT
     ttl: int = 1
     mtu: int = USUAL_MTU

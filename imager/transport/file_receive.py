@@ -13,11 +13,7 @@ from imager.errors import CastError, GroupUnheard, TargetError
 from imager.multicast.events import ReceiveStatistics
 from imager.multicast.memory import divide_memory
 from imager.transport.catalogue import Catalogue, ChunkConnection, stored_lengths
-from imager.transport.discovery import (
-    Finder,
-    Found,
-    local_address,
-)
+from imager.transport.discovery import Finder, Found
 from imager.transport.file_cast import (
     STREAM,
     FileCastNote,
@@ -29,8 +25,10 @@ from imager.transport.file_cast import (
     ignore,
 )
 from imager.transport.file_sink import PartFile, Sink, StreamSink
+from imager.transport.own_end import OwnEnd, find_own_end
 from imager.transport.receive import PreparedReceiver, ReceivedChunk, ReceiveProcess
 from imager.transport.workers import Storing, Take, take_chunks
+from imager.wire.groups import is_ipv6
 
 _WORKERS = 2
 _SILENT_S = 6.0
@@ -65,7 +63,7 @@ class _Receiving:
         self._options = options
         self._tell = tell
         self._note = note
-        self._address = ""
+        self._own = OwnEnd("", "")
         self._prepared: PreparedReceiver | None = None
         self._counted: list[ReceiveStatistics] = []
         """Of each cast."""
@@ -99,9 +97,9 @@ class _Receiving:
         finder = Finder(options.key, max_wait_s, lambda text: self._note(FileCastNote("passed over", text)))
         finder.go_on_with(root, wanted)
         if options.sender is None:
-            self._address = local_address(options.interface)
-            return finder.listen(self._address, options.port)
-        self._address = local_address(options.interface, options.sender)
+            self._own = find_own_end(options.interface)
+            return finder.listen(self._own, options.port)
+        self._own = find_own_end(options.interface, options.sender)
         return finder.ask(options.sender, options.port)
 
     def _until_whole(self, sender: str, port: int, catalogue: Catalogue, sink: Sink, taking: "_Taking") -> str:
@@ -143,11 +141,18 @@ class _Receiving:
 
     def _by_cast(self, sender: str, catalogue: Catalogue, sink: Sink, taking: "_Taking") -> str:
         """Empty when everything came; else why nothing comes this way."""
+        cast = catalogue.cast
+        try:
+            own = self._own.address_for(cast.group)
+        except CastError as error:
+            return str(error)
+        if is_ipv6(sender) == is_ipv6(cast.group):  # else it was found by IPv4, and tells its address of IPv6
+            cast = dataclasses.replace(cast, sender=sender)
         prepared, self._prepared = self._prepared, None
         lengths = stored_lengths(catalogue.file_bytes, catalogue.chunk_bytes)
         process = ReceiveProcess(
-            dataclasses.replace(catalogue.cast, sender=sender),
-            self._address,
+            cast,
+            own,
             lengths,
             taking.wanted(),
             memory=divide_memory(self._options.memory_bytes),

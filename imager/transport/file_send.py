@@ -27,12 +27,7 @@ from imager.multicast.events import (
 )
 from imager.transport.caster import CastProcess, SenderAddress, SenderOptions
 from imager.transport.catalogue import Catalogue, CatalogueServer, full_bitmap, root_hash
-from imager.transport.discovery import (
-    Announcer,
-    checked_group,
-    local_address,
-    random_group,
-)
+from imager.transport.discovery import Announcer
 from imager.transport.file_cast import (
     CHUNK_BYTES,
     STREAM,
@@ -46,7 +41,16 @@ from imager.transport.file_cast import (
 )
 from imager.transport.file_source import FileChunks, Spool
 from imager.transport.interfaces import group_packet_bytes
+from imager.transport.own_end import find_own_end
 from imager.wire.announce import Announce, build_announce
+from imager.wire.groups import (
+    DISCOVERY_GROUP,
+    checked_group,
+    discovery_group,
+    is_ipv6,
+    random_group,
+    without_interface,
+)
 from imager.wire.messages import CastAddress
 from imager.wire.session import KEY_BYTES, MAX_RECEIVER, Phase
 
@@ -124,8 +128,12 @@ class _Sending:
         self._tell = tell
         self._say = note
         self._source = FileChunks(path, self._file_bytes, CHUNK_BYTES)
-        group = random_group() if options.group is None else checked_group(options.group)
-        self._address = local_address(options.interface)
+        group = _group(options)
+        own = find_own_end(options.interface)
+        self._address = own.address_for(group)
+        self._addresses = [self._address]
+        if is_ipv6(group) and own.ipv4:  # who has no IPv6 finds the sender too, and gets the file by TCP
+            self._addresses.append(own.ipv4)
         packet_bytes = group_packet_bytes(self._address, options.mtu)
         session = secrets.randbits(32)
         self._cast = SenderAddress(session, group, options.port + 1, self._address, packet_bytes=packet_bytes)
@@ -159,11 +167,14 @@ class _Sending:
             if self._process is not None:
                 self._process.wait_ready()
             self._root = root_hash(self._file_bytes, hashes)
-            server = CatalogueServer(self._address, options.port, self, hashes, options.key)
-            stack.callback(server.close)
-            announcer = Announcer(self._address, options.port, options.ttl, self._announce(server.port))
-            stack.enter_context(announcer)
-            return self._until_ended(announcer)
+            announcers = []
+            for address in self._addresses:
+                server = CatalogueServer(address, options.port, self, hashes, options.key)
+                stack.callback(server.close)
+                where = discovery_group(self._cast.group) if is_ipv6(address) else DISCOVERY_GROUP
+                announcer = Announcer(address, where, options.port, options.ttl, self._announce(server.port))
+                announcers.append(stack.enter_context(announcer))
+            return self._until_ended(announcers)
 
     def _hash(self) -> list[bytes]:
         """The chunks' hashes, while the sending process comes up."""
@@ -215,7 +226,7 @@ class _Sending:
             receiver,
             cast.group,
             cast.data_port,
-            cast.interface_address,
+            without_interface(cast.interface_address),
             0,
             cast.packet_bytes,
             secrets.token_hex(KEY_BYTES),
@@ -276,14 +287,15 @@ class _Sending:
 
     # the sending
 
-    def _until_ended(self, announcer: Announcer) -> SendResult:
+    def _until_ended(self, announcers: list[Announcer]) -> SendResult:
         first_at: float | None = None
         announce_at = 0.0
         ended = SenderStatistics() if self._process is None else None
         while True:
             now = time.monotonic()
             if now >= announce_at:
-                announcer.announce()
+                for announcer in announcers:
+                    announcer.announce()
                 announce_at = now + (_ANNOUNCE_BUSY_S if self._begun_s else _ANNOUNCE_S)
             if self._party.joined and first_at is None:
                 first_at = now
@@ -397,6 +409,18 @@ class _Sending:
             joined = len(self._party.joined)
         done = min(slowest * CHUNK_BYTES, self._file_bytes)
         self._tell(FileCastProgress(step, done, self._file_bytes, joined))
+
+
+def _group(options: SendOptions) -> str:
+    """Of the data. Raises CastError for options that contradict each other."""
+    if options.group is None:
+        return random_group(options.with_ipv6, options.ttl)
+    group = checked_group(options.group, options.ttl)
+    if options.with_ipv6 and not is_ipv6(group):
+        raise CastError(
+            f"{group} is a group of IPv4, and IPv6 is asked for: take ff12::a000:5, or leave out one of both"
+        )
+    return group
 
 
 class _Throttle:

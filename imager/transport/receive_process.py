@@ -23,7 +23,9 @@ from imager.multicast.layout import CastLayout, unpack_wanted
 from imager.multicast.receiver import ReceiverSession, ReceiverSettings
 from imager.transport.child import connection_of
 from imager.transport.endpoint import GroupReceiver
+from imager.transport.group_socket import family_of, socket_address
 from imager.transport.receive import AllReleased, HeldUp, ReceiveMessage, ReceiveSetup, Release, SayDone, SayLeave
+from imager.wire.groups import without_interface
 
 _STATISTICS_S = 0.1
 _BEHIND_S = 0.5
@@ -66,9 +68,11 @@ class ReceivingLoop:
                 buffer_bytes=setup.socket_bytes,
                 packet_bytes=address.packet_bytes,
             )
-            self._control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            self._control.bind((setup.interface_address, 0))
-            self._control.connect((address.sender, address.control_port))
+            own = setup.interface_address
+            self._control = socket.socket(family_of(own), socket.SOCK_DGRAM)
+            self._control.bind(socket_address(own, 0))
+            sender = without_interface(address.sender)  # one of the link is of ours
+            self._control.connect(socket_address(sender, address.control_port, own.partition("%")[2]))
             self._control.setblocking(False)
         except OSError as error:
             raise CastError(f"cannot join {address.group} on {setup.interface_address}: {error.strerror}") from error

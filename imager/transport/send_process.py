@@ -16,6 +16,7 @@ from imager.errors import CastError, ImagerError
 from imager.multicast.erasure import load_code
 from imager.multicast.events import SenderEvent, SenderStatistics, SessionEnded
 from imager.multicast.layout import CastLayout, unpack_wanted
+from imager.multicast.pace import IPV4_BYTES, IPV6_BYTES
 from imager.multicast.payload import PayloadFiller
 from imager.multicast.probe import PROBES
 from imager.multicast.sender import SenderSession, SenderSettings
@@ -33,6 +34,7 @@ from imager.transport.caster import (
 )
 from imager.transport.child import connection_of
 from imager.transport.endpoint import GroupSender, open_control
+from imager.wire.groups import is_ipv6
 from imager.wire.session import PACKET_BYTES_RANGE, Phase
 
 _SLEEP_OVERSHOOT_S = 60e-6
@@ -64,6 +66,7 @@ class SendingLoop:
             is_held=setup.is_held,
             fec_share=options.fec_share,
             probes=PROBES,
+            ip_bytes=IPV6_BYTES if is_ipv6(address.group) else IPV4_BYTES,
         )
         wanted = unpack_wanted(setup.wanted, self._layout.chunk_count)
         self._session = SenderSession(self._layout, settings, wanted, _clock())

@@ -133,10 +133,10 @@ class CastAddress:
     receiver: int
     """16-bit number of this receiver in the cast."""
     group: str
-    """IPv4 multicast group of SOURCE, REPAIR and BEACON."""
+    """Multicast group of SOURCE, REPAIR and BEACON."""
     data_port: int
     sender: str
-    """IPv4 address for what the receiver says."""
+    """Address for what the receiver says, of the group's IP version; one of the link names no interface."""
     control_port: int
     packet_bytes: int
     """Length of every datagram to the group."""

@@ -39,6 +39,7 @@ class Kind(IntEnum):
     ACK = 7
     ANNOUNCE = 8
     LEAVE = 9
+    ANNOUNCE6 = 10
 
 
 class Phase(IntEnum):

@@ -58,9 +58,13 @@ def register(app: typer.Typer) -> None:
         data_address: Annotated[
             str | None,
             typer.Option(
-                metavar="GROUP", help="Multicast group of the data (default: one of 239.77.0.0/16 by chance)."
+                metavar="GROUP",
+                help="Multicast group of the data, of IPv4 or IPv6 (default: one of 239.77.0.0/16 by chance).",
             ),
         ] = None,
+        with_ipv6: Annotated[
+            bool, typer.Option("--ipv6", "-6", help="A group of IPv6 by chance: ff12::/16, or ff15::/16 with a TTL.")
+        ] = False,
         port: Port = 7710,
         fec: Annotated[
             float,
@@ -94,6 +98,7 @@ def register(app: typer.Typer) -> None:
             max_wait_s=max_wait,
             max_bitrate_bps=bitrate_option(max_bitrate),
             group=data_address,
+            with_ipv6=with_ipv6,
             port=port,
             ttl=ttl,
             mtu=mtu,
@@ -132,7 +137,7 @@ def register(app: typer.Typer) -> None:
         ] = 0,
         sender: Annotated[
             str | None,
-            typer.Option(metavar="ADDRESS", help="IPv4 address of the sender, where its announcements do not come."),
+            typer.Option(metavar="ADDRESS", help="Address of the sender, where its announcements do not come."),
         ] = None,
         port: Port = 7710,
         key: Key = None,

@@ -85,10 +85,10 @@ _answers = st.builds(
 to_receiver = st.one_of(_data, _beacons, _answers)
 words = st.one_of(
     st.builds(
-        lambda head, ports, group, name: head[:8] + struct.pack(">HH4s", *ports, group) + name,
-        heads([Kind.ANNOUNCE], small, large),
+        lambda head, ports, group, name: head[:8] + struct.pack(">HH", *ports) + group + name,
+        heads([Kind.ANNOUNCE, Kind.ANNOUNCE6], small, large),
         st.tuples(small, small),
-        st.binary(min_size=4, max_size=4),
+        st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16)),
         texts(),
     ),
     st.binary(max_size=60),

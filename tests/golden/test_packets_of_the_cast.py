@@ -120,6 +120,14 @@ def test_an_announcement_has_these_bytes() -> None:
     assert parse_announce(data) == announce
 
 
+def test_an_announcement_of_a_cast_by_ipv6_has_these_bytes() -> None:
+    announce = Announce(SESSION, catalogue_port=1, data_port=2, control_port=3, group="ff12::a000:5", name="x")
+    group = "ff12 0000 0000 0000 0000 0000 a000 0005"
+    data = bytes.fromhex(f"ca 3a 0001 a1b2c3d4 0002 0003 {group} 01 78")
+    assert build_announce(announce) == data
+    assert parse_announce(data) == announce
+
+
 def a_packet(kind: Kind, row: int) -> np.ndarray:
     """Of number 0x10000001 and sequence 0xfffffffe, sealed; its payload counts from 0 to 239 over and over."""
     packet = np.zeros((1, PACKET_BYTES), np.uint8)

@@ -172,13 +172,16 @@ class Lan:
             self.bridge.run(
                 "nft",
                 f"table netdev {table} {{ chain c {{ type filter hook egress device {host.port} priority 0 ; "
-                f"meta protocol ip ip protocol udp numgen random mod 100000 < {round(percent * 1000)} drop\n }}\n }}",
+                f"meta l4proto udp numgen random mod 100000 < {round(percent * 1000)} drop\n }}\n }}",
             )
 
     def filter_group(self, host: Host, group: str) -> None:
         """Drop what goes to a multicast group before it reaches `host`."""
         hook = f"type filter hook egress device {host.port} priority 0 ;"
-        self.bridge.run("nft", f"table netdev group{host.number} {{ chain c {{ {hook} ip daddr {group} drop\n }}\n }}")
+        ip = "ip6" if ":" in group else "ip"
+        self.bridge.run(
+            "nft", f"table netdev group{host.number} {{ chain c {{ {hook} {ip} daddr {group} drop\n }}\n }}"
+        )
 
     def set_mtu(self, host: Host, mtu: int) -> None:
         """Of the way to the host: longer packets are lost on it without a word.
@@ -186,7 +189,8 @@ class Lan:
         By a filter, as the bridge lets packets through that were cut out of one for segmentation.
         """
         hook = f"type filter hook egress device {host.port} priority 0 ;"
-        self.bridge.run("nft", f"table netdev mtu{host.number} {{ chain c {{ {hook} ip length > {mtu} drop\n }}\n }}")
+        drop = f"ip length > {mtu} drop\n ip6 length > {mtu - 40} drop"
+        self.bridge.run("nft", f"table netdev mtu{host.number} {{ chain c {{ {hook} {drop}\n }}\n }}")
 
     def allow_jumbo(self) -> None:
         """Frames of 9,000 bytes, on every cable."""
@@ -245,6 +249,7 @@ class Lan:
         if self.addressed:
             host.address = IPv4Interface(f"{self.network[host.number + 1]}/{self.network.prefixlen}")
             host.run("ip", "addr", "add", str(host.address), "broadcast", "+", "dev", INTERFACE)
+        host.run("sysctl", "-qw", f"net.ipv6.conf.{INTERFACE}.accept_dad=0")  # nobody else has its address of the link
         host.run("ip", "link", "set", INTERFACE, "up")
         host.run("ip", "route", "add", "224.0.0.0/4", "dev", INTERFACE)
         host.mac = json.loads(host.run("ip", "-json", "link", "show", "dev", INTERFACE))[0]["address"]

@@ -96,10 +96,12 @@ def test_pipe_reaches_a_pipe_sealed_with_a_key_and_programs_can_follow_it(tmp_pa
     [
         (["--data-address", "10.1.2.3"], "10.1.2.3 is no multicast group: take one of 239.0.0.0/8"),
         (["--data-address", "239.128.0.5"], "every switch floods"),
+        (["--data-address", "ff02::1"], "take ff12::a000:5"),
+        (["-6", "--data-address", "239.77.5.5"], "239.77.5.5 is a group of IPv4, and IPv6 is asked for"),
         (["--key", "/dev/null"], "head -c 32 /dev/urandom"),
         (["--interface", "none"], "there is no interface none"),
     ],
-    ids=["no group", "flooded group", "no key", "no interface"],
+    ids=["no group", "flooded group", "assigned group", "two versions", "no key", "no interface"],
 )
 def test_option_that_cannot_be_is_one_line_that_says_what_to_do(options: list[str], told: str, tmp_path: Path) -> None:
     file = tmp_path / "file"

@@ -14,9 +14,9 @@ import pytest
 from netns import Host, Lan
 from test_cast_file import MIB, Room, until
 
-from imager.transport.discovery import DISCOVERY_GROUP
 from imager.transport.endpoint import GroupReceiver, GroupSender
 from imager.wire.announce import Announce, parse_announce
+from imager.wire.groups import DISCOVERY_GROUP
 from imager.wire.packets import DATA_HEADER, Head, build_head, first_byte_pair
 from imager.wire.session import HEADER_BYTES, PACKET_BYTES, SYMBOL_BYTES, Kind
 

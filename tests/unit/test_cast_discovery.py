@@ -13,11 +13,11 @@ from offer_builders import Offering
 
 from imager.errors import CastError
 from imager.transport.catalogue import Catalogue, CatalogueServer, fetch_catalogue, root_hash
-from imager.transport.discovery import DISCOVERY_GROUP
 from imager.transport.file_cast import ReceiveOptions, SendOptions
 from imager.transport.file_receive import receive_file
 from imager.transport.file_send import send_file
 from imager.wire.announce import Announce, build_announce
+from imager.wire.groups import DISCOVERY_GROUP
 from imager.wire.messages import CastAddress
 from imager.wire.session import PACKET_BYTES
 
