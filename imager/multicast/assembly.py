@@ -47,6 +47,7 @@ class Assembly:
         """Blocks of chunks in a slot."""
         self._repair: dict[int, dict[int, bytearray]] = {}
         self._current = (0, 0, 0)  # chunk, its first symbol, the symbol after it
+        self._current_block = (0, 0, 0)  # likewise
         self._assembled: list[ChunkAssembled] = []
         self.held_count = 0
         self.to_hold_count = int(np.count_nonzero(wanted))
@@ -89,7 +90,7 @@ class Assembly:
         seen = self._seen[slot, start : start + count]
         size = self._symbol_bytes
         place = self._places[slot][start * size : (start + count) * size]
-        if seen.any():
+        if np.count_nonzero(seen):
             return self._place_singly(chunk, slot, first, seen, opener, at, place)
         forged = opener.open(at, count, place)
         if len(forged) < count:
@@ -126,13 +127,16 @@ class Assembly:
     def _count_run(self, chunk: int, first: int, count: int) -> None:
         """Note `count` new symbols of a chunk from number `first`, block by block."""
         layout = self._layout
-        block = layout.block_of(first)
         end = first + count
         while first < end:
-            stop = min(end, int(layout.block_first_symbol[block + 1]))
-            self._count(chunk, block, stop - first)
-            first = stop
-            block += 1
+            block, start, stop = self._current_block
+            if not start <= first < stop:
+                block = layout.block_of(first)
+                start, stop = layout.block_first_symbol[block : block + 2].tolist()
+                self._current_block = (block, start, stop)
+            part = min(end, stop) - first
+            self._count(chunk, block, part)
+            first += part
 
     def _count(self, chunk: int, block: int, count: int) -> None:
         """Note `count` new symbols of a block, all of which are marked as seen."""

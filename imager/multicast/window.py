@@ -35,9 +35,12 @@ class SequenceWindow:
         return fresh
 
     def take(self, sequences: IntArray) -> None:
-        """These were proven; they are fresh."""
-        top = int(sequences.max())
+        """These were proven; they are fresh, and in ascending order."""
+        first, top = int(sequences[0]), int(sequences[-1])
         self._raise(top)
+        if top - first < min(len(sequences), self.SIZE):  # none between them is lacking: so it is mostly
+            self._mark(first, top + 1, True)
+            return
         self._taken[sequences[sequences > top - self.SIZE] & (self.SIZE - 1)] = True
 
     def _raise(self, highest: int) -> None:
@@ -46,6 +49,11 @@ class SequenceWindow:
             return
         first, end = self.highest + 1, min(highest, self.highest + self.SIZE) + 1
         self.highest = highest
+        self._mark(first, end, False)
+
+    def _mark(self, first: int, end: int, taken: bool) -> None:
+        """The places of numbers first..end-1, SIZE of them at most."""
         start, count = first & (self.SIZE - 1), end - first
-        self._taken[start : start + count] = False
-        self._taken[: max(0, start + count - self.SIZE)] = False
+        self._taken[start : start + count] = taken
+        if start + count > self.SIZE:
+            self._taken[: start + count - self.SIZE] = taken

@@ -86,7 +86,7 @@ def test_a_sequence_is_taken_once_however_often_and_in_whatever_order_it_comes(d
         assert (fresh is None and all(expected)) or (fresh is not None and fresh.tolist() == expected)
         new = [n for n, is_new in zip(batch, expected, strict=True) if is_new]
         if new:
-            window.take(np.array(new))
+            window.take(np.array(sorted(new)))
             taken.update(new)
             highest = max(highest, *new)
         assert window.highest == highest
