@@ -207,6 +207,10 @@ class Agents:
                     self._idle_since.pop(machine_id, None)
                     if self._ways is not None:
                         self._ways.forget(machine_id)
+                    if self._is_being_opened(task):
+                        if not await self._wait_for_call(machine_id, event, deadline):
+                            return Task(0, TaskKind.WAIT)
+                        continue
                     if why := await self._why_out_of_reach(task):
                         self._tell(machine_id, AgentStep.FAILED, task, why)
                         await self._outcomes.fail(task, why)
@@ -220,19 +224,29 @@ class Agents:
                     self._tell(machine_id, AgentStep.LOCAL)
                     return Task(0, TaskKind.BOOT_LOCAL)
                 self._tell(machine_id, AgentStep.WAITS)
-                left = deadline - self._clock.monotonic()
-                if left <= 0 or self._changes.stopping:
+                if not await self._wait_for_call(machine_id, event, deadline):
                     return Task(0, TaskKind.WAIT)
-                try:
-                    async with asyncio.timeout(left):
-                        await event.wait()
-                except TimeoutError:
-                    continue
-                if self._changes.is_replaced(machine_id, event):
-                    return Task(0, TaskKind.WAIT)
-                event.clear()
         finally:
             self._changes.drop_event(machine_id, event)
+
+    async def _wait_for_call(self, machine_id: int, event: asyncio.Event, deadline: float) -> bool:
+        """Wait until there may be something new for the machine. False: it shall be told that there is nothing yet."""
+        left = deadline - self._clock.monotonic()
+        if left <= 0 or self._changes.stopping:
+            return False
+        try:
+            async with asyncio.timeout(left):
+                await event.wait()
+        except TimeoutError:
+            return True
+        if self._changes.is_replaced(machine_id, event):
+            return False
+        event.clear()
+        return True
+
+    def _is_being_opened(self, task: TaskRecord) -> bool:
+        """Its session has no sender yet that could admit the machine, which is called when it has."""
+        return task.session_id is not None and self._casts.sender(task.session_id) is None
 
     async def _idle_enough(self, machine_id: int) -> bool:
         """Whether it has waited so long that it shall start its disk, which must be whole for that."""

@@ -44,6 +44,24 @@ def test_waiting_agent_gets_its_task_as_soon_as_it_is_given(tmp_path: Path) -> N
     asyncio.run(story())
 
 
+def test_machine_that_asks_while_its_session_is_being_opened_gets_its_task_when_it_can_be_admitted(
+    tmp_path: Path,
+) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            registration, machine = await bench.register(an_inventory())
+            bench.keep_image("golden", A)
+            deploying = asyncio.create_task(bench.deploy("golden", registration.name))
+            while not (await bench.admin.get("/api/v1/tasks")).json():  # noqa: ASYNC110 (it tells nobody)
+                await asyncio.sleep(0)
+            task = await next_task(machine, 30)
+            response = await machine.post(f"/agent/v1/tasks/{task.id}/ready", content=b"\x80")
+            assert response.status_code == 200, response.text
+            await deploying
+
+    asyncio.run(story())
+
+
 def test_machine_that_starts_anew_gets_its_running_task_again(tmp_path: Path) -> None:
     async def story() -> None:
         async with a_bench(tmp_path) as bench:
