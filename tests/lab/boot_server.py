@@ -40,7 +40,9 @@ def say(**event: Any) -> None:
     print(json.dumps({"at": round(time.monotonic(), 2), **event}), flush=True)
 
 
-def http_server(address: str, port: int, files: BootFiles) -> ThreadingHTTPServer:
+def http_server(address: str, port: int, files: BootFiles, breaks: str) -> ThreadingHTTPServer:
+    """`breaks`: a path's end; such a file is cut off in its middle."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:  # UEFI HTTP boot asks for the size first
             self.do_GET()
@@ -56,7 +58,9 @@ def http_server(address: str, port: int, files: BootFiles) -> ThreadingHTTPServe
             self.send_response(200)
             self.send_header("Content-Length", str(found.size))
             self.end_headers()
-            if self.command == "GET":
+            if self.command == "GET" and breaks and self.path.endswith(breaks):
+                self.wfile.write(body[: len(body) // 2])
+            elif self.command == "GET":
                 self.wfile.write(body)
 
         def log_message(self, format: str, *arguments: Any) -> None:
@@ -93,7 +97,7 @@ async def serve(options: argparse.Namespace) -> None:
     )
     build_boot_images(options.data / "boot", interface.address)
     if not options.no_http:
-        web = http_server(str(interface.address), options.http_port, files)
+        web = http_server(str(interface.address), options.http_port, files, options.http_breaks)
         threading.Thread(target=web.serve_forever, daemon=True).start()
     leases = LeaseTable()
     tree = LeasedBootFiles(files, leases)
@@ -118,6 +122,7 @@ def main() -> None:
     parser.add_argument("--next-boot", type=Path, required=True)
     parser.add_argument("--http-port", type=int, default=80)
     parser.add_argument("--no-http", action="store_true")
+    parser.add_argument("--http-breaks", default="", metavar="NAME", help="its GET ends in its middle")
     parser.add_argument("--proxy", action="store_true")
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     asyncio.run(serve(parser.parse_args()))

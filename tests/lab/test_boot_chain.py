@@ -93,6 +93,16 @@ def test_beside_another_dhcp_server_both_firmwares_find_us(room: BootRoom) -> No
     assert all(200 <= int(peer.rpartition(".")[2]) <= 220 for peer in peers), "the addresses are the other server's"
 
 
+def test_bios_machine_whose_http_server_ends_in_the_middle_of_a_file_starts_the_agent_by_tftp(room: BootRoom) -> None:
+    room.serve("--http-breaks", "initrd.img")
+    with room.machine(SEABIOS, BIOS_MAC) as bios:
+        bios.wait_for(INITRD_SAYS)
+        bios.wait_for("error: ")
+        bios.wait_for(f"Roomcast: loading the agent from (tftp,{SERVER})/agent.")
+        bios.wait_for(command_line(BIOS_MAC))
+    assert room.fetched("tftp")[-2:] == ["agent/vmlinuz", "agent/initrd.img"]
+
+
 def test_ipxe_on_uefi_is_not_sent_round_in_circles_and_bios_goes_on_without_http(room: BootRoom) -> None:
     room.serve("--no-http")
     with room.machine(OVMF_IPXE, UEFI_MAC) as ipxe, room.machine(SEABIOS, BIOS_MAC) as bios:

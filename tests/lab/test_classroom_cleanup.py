@@ -11,7 +11,7 @@ import pytest
 from classroom.errors import LabError
 from classroom.network import SERVER_ADDRESS, Classroom
 from classroom.processes import PACKAGES, BackgroundProcess, run_contained
-from classroom.run import NETNS, Run, remove_dead_runs
+from classroom.run import KEPT_LOGS, NETNS, Run, remove_dead_runs
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -233,3 +233,21 @@ def command_lines() -> list[str]:
         except OSError:
             continue
     return found
+
+
+def test_logs_of_the_last_ended_runs_are_kept_and_of_every_run_that_goes_on(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    for number in range(KEPT_LOGS + 3):
+        (logs / f"rclab-{number}").mkdir(parents=True)
+        os.utime(logs / f"rclab-{number}", (number, number))
+    child, name = start_child(tmp_path)
+    try:
+        os.utime(logs / name, (0, 0))  # it has run for longer than all others
+        with Run(tmp_path) as run:
+            assert {path.name for path in logs.iterdir()} == {
+                *(f"rclab-{number}" for number in range(3, KEPT_LOGS + 3)),
+                *(name, run.name),
+            }
+    finally:
+        child.send_signal(signal.SIGINT)
+        child.wait()

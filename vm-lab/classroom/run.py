@@ -37,7 +37,7 @@ class Run:
         self.directory = cache / "runs" / self.name
         """Files of this run: disks, sockets, data directory; gone at its end."""
         self.logs = cache / "logs" / self.name
-        """Stays at the end; only those of the last runs are kept."""
+        """Stays at the end; of runs that have ended only the last are kept."""
         self._lock: IO[bytes] | None = None
 
     def namespace(self, role: str) -> str:
@@ -56,7 +56,8 @@ class Run:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             shutil.rmtree(self.logs, ignore_errors=True)
             self.logs.mkdir(parents=True)
-            for old in sorted(self.logs.parent.iterdir(), key=_age)[KEPT_LOGS:]:
+            ended = [logs for logs in self.logs.parent.iterdir() if not (runs / logs.name).exists()]
+            for old in sorted(ended, key=_age)[KEPT_LOGS:]:
                 shutil.rmtree(old, ignore_errors=True)
         return self
 
