@@ -212,11 +212,16 @@ class CastProcess:
             found.append(SessionEnded(SenderStatistics(), _ENDED_UNEXPECTEDLY, died=True))
         return found
 
+    @property
+    def is_full(self) -> bool:
+        """All numbers were given: nobody else can be admitted."""
+        return self._admitted == MAX_RECEIVER
+
     def admit(self, wanted: bytes | None = None) -> CastAddress:
         """Let a receiver join, by a number and a key that nobody had; the chunks of its bitmap (None: all) are sent too
         if they were not yet. Not before start(). Raises CastError when all numbers were given.
         """
-        if self._admitted == MAX_RECEIVER:
+        if self.is_full:
             raise CastError(
                 f"{MAX_RECEIVER} receivers were admitted, which is all that one cast can have: start another"
             )

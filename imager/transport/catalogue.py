@@ -1,4 +1,4 @@
-"""What a file cast offers: name, size, hashes, where its packets go, and any chunk by number. Given by TCP.
+"""What a file cast offers: name, size, hashes, where its packets go, and any chunk by number. Fetched by TCP.
 
 On the wire (docs/wire.md, "The catalogue"): the receiver says hello, the sender greets it; where they share a key the
 receiver proves that it has it, and all that follows is sealed. Then the sender gives the catalogue, or, to a receiver
@@ -8,50 +8,40 @@ that multicast does not reach and that comes again, chunks by their numbers.
 import contextlib
 import secrets
 import socket
-import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from blake3 import blake3
 
-from imager.errors import CastError, ImagerError, MessageError
+from imager.errors import CastError, MessageError
 from imager.transport.cast_address import check_address
-from imager.transport.group_socket import family_of, socket_address
 from imager.wire import messages
 from imager.wire.messages import CastAddress
-from imager.wire.preshared import NONCE_BYTES, PROOF_BYTES, SEALED_MORE, SealedConnection
+from imager.wire.preshared import NONCE_BYTES, SEALED_MORE, SealedConnection
 from imager.wire.session import BEACON_NUMBER, symbol_bytes
 
 HASH_BYTES = 32
-_HELLO = b"RCF1"
-_OPEN, _SEALED = b"\0", b"\1"
+HELLO = b"RCF1"
+OPEN, SEALED = b"\0", b"\1"
 _MAX_HEADER_BYTES = 1 << 16
 _TIMEOUT_S = 10
-_WHOLE_S = 60
+WHOLE_S = 60
 """For the whole of a catalogue."""
-_PATIENCE_S = 120
-"""A receiver may take so long until it asks for its next chunk: its disk may be slow."""
 _READ_BYTES = 1 << 18
 _SEGMENT_BYTES = 1180
 """Of TCP: with its headers within what IPv6 wants every link to carry (RFC 8200, section 5)."""
-_HASH_FRAME = 1 << 20
+HASH_FRAME = 1 << 20
 """Bytes of hashes in one frame."""
 _MAX_CHUNKS = 1 << 22
 """4 TiB in chunks of 1 MiB; the hashes of so many are 128 MiB."""
 _CHUNK_BYTES_RANGE = range(1, (16 << 20) + 1)
 """A receiver's ring has room for four chunks at least: what anybody offers must not take more than its memory."""
-_MAX_CONNECTIONS = 256
-"""At a time; whoever comes beyond waits in the backlog."""
-_MAX_GREETING = 16
-"""Of one peer, until hello and proof are there; one more is closed."""
-_GREETING_S = 5
+GREETING_S = 5
 """Until hello, greeting and proof are there: a few bytes."""
-_AGAIN_S = 0.1
-"""Nobody could be let in: tried again after this."""
-_DONE = b"\xff\xff\xff\xff"
+_MAX_REASON = 300
+"""Characters of a refusal that are shown."""
+DONE = b"\xff\xff\xff\xff"
 """Asked for instead of a chunk: the receiver holds everything."""
 
 
@@ -71,29 +61,12 @@ class Catalogue:
     """Nothing is cast: chunks come by TCP only."""
 
 
-class Offerer(Protocol):
-    """What stands behind a CatalogueServer. Called from several threads."""
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What comes instead of a catalogue."""
 
-    def offer(self, peer: str) -> Catalogue:
-        """The catalogue for a new receiver at this address. Raises CastError when none can be admitted."""
-
-    def wants(self, receiver: int, wanted: bytes) -> None:
-        """The receiver lacks the chunks of this bitmap."""
-
-    def declined(self, receiver: int) -> None:
-        """The receiver wants nothing of this file: it looks for another."""
-
-    def control_key(self, receiver: int) -> bytes | None:
-        """The key of a receiver that may ask for chunks; None when there is none of that number."""
-
-    def fetches(self, receiver: int) -> None:
-        """This receiver has come for chunks, and proved that it is it."""
-
-    def read(self, receiver: int, index: int) -> bytes | memoryview:
-        """A chunk for a receiver that asks for it. Raises ImagerError or OSError."""
-
-    def asked_all(self, receiver: int, done: bool) -> None:
-        """A receiver that asked for chunks holds everything (`done`), or has gone without."""
+    refused: str = ""
+    """Why, for a person; empty: it is no refusal."""
 
 
 def stored_lengths(file_bytes: int, chunk_bytes: int) -> list[int]:
@@ -116,8 +89,8 @@ class KeyMismatch(CastError):
     """The offer is sealed and we have not its key, or it is open and we were given one."""
 
 
-class _Channel:
-    """Frames over TCP, sealed where there is a key."""
+class Channel:
+    """Frames over TCP, sealed where there is a key. `role`: whose side this is, b"sender" or b"receiver"."""
 
     def __init__(self, connection: socket.socket, role: bytes, sealed: SealedConnection | None) -> None:
         self._socket = connection
@@ -127,24 +100,24 @@ class _Channel:
 
     def give(self, frame: bytes | memoryview) -> None:
         data = frame if self._sealed is None else self._sealed.seal(self._role, frame)
-        self._socket.settimeout(_WHOLE_S)
+        self._socket.settimeout(WHOLE_S)
         self._socket.sendall(len(data).to_bytes(4, "big"))
         self._socket.sendall(data)
 
     def take(self, most: int, end: float) -> bytes:
         """The next frame of the other side, of 1 to `most` bytes."""
-        length = int.from_bytes(_read(self._socket, 4, end), "big")
+        length = int.from_bytes(read_bytes(self._socket, 4, end), "big")
         more = 0 if self._sealed is None else SEALED_MORE
         if not more < length <= most + more:
             raise MessageError(f"a frame of {length} bytes")
-        data = _read(self._socket, length, end)
+        data = read_bytes(self._socket, length, end)
         return data if self._sealed is None else self._sealed.open(self._peer, data)
 
 
 def fetch_catalogue(
     address: str,
     port: int,
-    within_s: float = _WHOLE_S,
+    within_s: float = WHOLE_S,
     key: bytes | None = None,
     root: str = "",
     wanted: bytes | None = None,
@@ -157,31 +130,55 @@ def fetch_catalogue(
     end = time.monotonic() + within_s
     try:
         with _connect(address, port, min(within_s, _TIMEOUT_S)) as connection:
-            greeted = min(end, time.monotonic() + _GREETING_S)
-            channel = _greet(connection, f"{address}, TCP port {port}", 0, key, greeted)
-            catalogue = messages.decode(Catalogue, channel.take(_MAX_HEADER_BYTES, end))
-            if catalogue.chunk_bytes not in _CHUNK_BYTES_RANGE or catalogue.file_bytes < 0:
-                raise CastError(f"{address} offers a file of impossible size")
-            check_address(catalogue.cast, not catalogue.unicast)
-            count = -(-catalogue.file_bytes // catalogue.chunk_bytes)
-            if count > _MAX_CHUNKS:
-                raise CastError(f"{address} offers a file of {count} chunks; at most {_MAX_CHUNKS} can be received")
-            if not catalogue.unicast and _symbols(catalogue) > BEACON_NUMBER:
-                raise CastError(f"{address} offers a file of more packets than one cast can number")
-            data = bytearray()
-            while len(data) < count * HASH_BYTES:
-                data += channel.take(min(_HASH_FRAME, count * HASH_BYTES - len(data)), end)
-            hashes = [bytes(data[at : at + HASH_BYTES]) for at in range(0, len(data), HASH_BYTES)]
-            if root_hash(catalogue.file_bytes, hashes) != catalogue.root:
-                raise CastError(f"the catalogue of {address} is damaged")
-            if root not in ("", catalogue.root):
-                raise CastError(f"{address} sends another file")
-            channel.give(full_bitmap(count) if wanted is None else wanted)
+            return take_catalogue(connection, address, port, end, key, root, wanted)
     except MessageError as error:
         raise CastError(f"{address} port {port} is not a sender of a file: {error}") from error
     except OSError as error:
         raise CastError(f"cannot fetch the catalogue from {address}, TCP port {port}: {error}") from error
+
+
+def take_catalogue(
+    connection: socket.socket,
+    address: str,
+    port: int,
+    end: float,
+    key: bytes | None,
+    root: str,
+    wanted: bytes | None,
+) -> tuple[Catalogue, list[bytes]]:
+    """fetch_catalogue by a connection that is there, until `end` of the monotonic clock.
+
+    Raises MessageError for what is none, CastError and OSError as well.
+    """
+    greeted = min(end, time.monotonic() + GREETING_S)
+    channel = _greet(connection, f"{address}, TCP port {port}", 0, key, greeted)
+    header = channel.take(_MAX_HEADER_BYTES, end)
+    if refused := messages.decode(Refusal, header).refused:
+        raise CastError(f"{address} admits nobody from here now: {_printable(refused)}")
+    catalogue = messages.decode(Catalogue, header)
+    if catalogue.chunk_bytes not in _CHUNK_BYTES_RANGE or catalogue.file_bytes < 0:
+        raise CastError(f"{address} offers a file of impossible size")
+    check_address(catalogue.cast, not catalogue.unicast)
+    count = -(-catalogue.file_bytes // catalogue.chunk_bytes)
+    if count > _MAX_CHUNKS:
+        raise CastError(f"{address} offers a file of {count} chunks; at most {_MAX_CHUNKS} can be received")
+    if not catalogue.unicast and _symbols(catalogue) > BEACON_NUMBER:
+        raise CastError(f"{address} offers a file of more packets than one cast can number")
+    data = bytearray()
+    while len(data) < count * HASH_BYTES:
+        data += channel.take(min(HASH_FRAME, count * HASH_BYTES - len(data)), end)
+    hashes = [bytes(data[at : at + HASH_BYTES]) for at in range(0, len(data), HASH_BYTES)]
+    if root_hash(catalogue.file_bytes, hashes) != catalogue.root:
+        raise CastError(f"the catalogue of {address} is damaged")
+    if root not in ("", catalogue.root):
+        raise CastError(f"{address} sends another file")
+    channel.give(full_bitmap(count) if wanted is None else wanted)
     return catalogue, hashes
+
+
+def _printable(text: str) -> str:
+    """What another machine says, fit for a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text[:_MAX_REASON])
 
 
 def _symbols(catalogue: Catalogue) -> int:
@@ -190,25 +187,25 @@ def _symbols(catalogue: Catalogue) -> int:
     return whole * -(-catalogue.chunk_bytes // size) + -(-rest // size)
 
 
-def _greet(connection: socket.socket, name: str, receiver: int, key: bytes | None, end: float) -> _Channel:
+def _greet(connection: socket.socket, name: str, receiver: int, key: bytes | None, end: float) -> Channel:
     """A receiver's beginning of a connection. Raises KeyMismatch and MessageError."""
     nonce = secrets.token_bytes(NONCE_BYTES)
-    connection.sendall(_HELLO + receiver.to_bytes(2, "big") + nonce)
-    greeting = _read(connection, len(_HELLO) + 1 + NONCE_BYTES, end)
-    kind = greeting[len(_HELLO) : len(_HELLO) + 1]
-    if not greeting.startswith(_HELLO) or kind not in (_OPEN, _SEALED):
+    connection.sendall(HELLO + receiver.to_bytes(2, "big") + nonce)
+    greeting = read_bytes(connection, len(HELLO) + 1 + NONCE_BYTES, end)
+    kind = greeting[len(HELLO) : len(HELLO) + 1]
+    if not greeting.startswith(HELLO) or kind not in (OPEN, SEALED):
         raise MessageError("another program answers there, or another version of it")
-    if kind == _OPEN:
+    if kind == OPEN:
         if key is not None:
             raise KeyMismatch(f"{name} offers a file without a key: not taken, as --key was given here")
-        return _Channel(connection, b"receiver", None)
+        return Channel(connection, b"receiver", None)
     if key is None:
         raise KeyMismatch(f"{name} offers a sealed file: give --key FILE, with the key that its sender has")
     sealed = SealedConnection(key, greeting[-NONCE_BYTES:], nonce)
     connection.sendall(sealed.proof())
-    if _read(connection, 1, end) != _SEALED:
+    if read_bytes(connection, 1, end) != SEALED:
         raise KeyMismatch(f"{name} has another key than this --key: give the file that its sender was given")
-    return _Channel(connection, b"receiver", sealed)
+    return Channel(connection, b"receiver", sealed)
 
 
 class ChunkConnection:
@@ -231,7 +228,7 @@ class ChunkConnection:
         length = min(self._catalogue.chunk_bytes, self._catalogue.file_bytes - index * self._catalogue.chunk_bytes)
         try:
             self._channel.give(index.to_bytes(4, "big"))
-            data = self._channel.take(length, time.monotonic() + _WHOLE_S)
+            data = self._channel.take(length, time.monotonic() + WHOLE_S)
         except (OSError, MessageError) as error:
             raise CastError(f"cannot fetch chunk {index} from {self._name}: {error}") from error
         if len(data) != length:
@@ -241,7 +238,7 @@ class ChunkConnection:
     def say_done(self) -> None:
         """Everything holds."""
         with contextlib.suppress(OSError):  # what was received stays true
-            self._channel.give(_DONE)
+            self._channel.give(DONE)
 
     def close(self) -> None:
         self._socket.close()
@@ -261,7 +258,7 @@ def _connect(address: str, port: int, within_s: float) -> socket.socket:
     return connection
 
 
-def _read(connection: socket.socket, count: int, end: float) -> bytes:
+def read_bytes(connection: socket.socket, count: int, end: float) -> bytes:
     data = bytearray()
     while len(data) < count:
         left = end - time.monotonic()
@@ -273,137 +270,3 @@ def _read(connection: socket.socket, count: int, end: float) -> bytes:
             raise CastError("the other side closed the connection in the middle of what it said")
         data += part
     return bytes(data)
-
-
-class CatalogueServer:
-    """Gives the catalogue to whoever connects, each with a receiver number of its own, from threads of its own."""
-
-    def __init__(
-        self, address: str, port: int, offerer: Offerer, hashes: Sequence[bytes], key: bytes | None = None
-    ) -> None:
-        """`port`: taken when it is free, else another. `key`: without it nobody is given anything."""
-        self._offerer = offerer
-        self._hashes = b"".join(hashes)
-        self._key = key
-        self._room = threading.Semaphore(_MAX_CONNECTIONS)
-        self._lock = threading.Lock()
-        self._greeting: Counter[str] = Counter()  # connections that have proved nothing yet, by their peers
-        self._closing = threading.Event()
-        family = family_of(address)
-        try:
-            self._listener = socket.create_server(socket_address(address, port), family=family, backlog=256)
-        except OSError:
-            self._listener = socket.create_server(socket_address(address, 0), family=family, backlog=256)
-        self.port: int = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._accept, name="catalogue", daemon=True)
-        self._thread.start()
-
-    def _accept(self) -> None:
-        while not self._closing.is_set():
-            self._room.acquire()
-            try:
-                connection, peer = self._listener.accept()
-            except OSError:  # a connection that was gone again, or no descriptor left: the next may do
-                self._room.release()
-                self._closing.wait(_AGAIN_S)
-                continue
-            if not self._greet_one_more(peer[0]):
-                connection.close()
-                self._room.release()
-                continue
-            try:
-                threading.Thread(target=self._serve, args=(connection, peer[0]), daemon=True).start()
-            except RuntimeError:  # no thread left
-                connection.close()
-                self._greeted(peer[0])
-                self._room.release()
-
-    def _greet_one_more(self, peer: str) -> bool:
-        with self._lock:
-            self._greeting[peer] += 1
-            if self._greeting[peer] <= _MAX_GREETING:
-                return True
-            self._greeting[peer] -= 1
-            return False
-
-    def _greeted(self, peer: str) -> None:
-        with self._lock:
-            self._greeting[peer] -= 1
-            if not self._greeting[peer]:
-                del self._greeting[peer]
-
-    def _serve(self, connection: socket.socket, peer: str) -> None:
-        try:
-            with connection, contextlib.suppress(OSError, ImagerError):  # of one connection: the others go on
-                try:
-                    greeted = self._hello(connection)
-                finally:
-                    self._greeted(peer)
-                if greeted is None:
-                    return
-                channel, receiver = greeted
-                if receiver:
-                    self._give_chunks(channel, receiver)
-                else:
-                    self._give_catalogue(channel, peer)
-        finally:
-            self._room.release()
-
-    def _hello(self, connection: socket.socket) -> tuple[_Channel, int] | None:
-        """Who has said hello and proved what it has to: its channel and number. None for anybody else."""
-        end = time.monotonic() + _GREETING_S
-        hello = _read(connection, len(_HELLO) + 2 + NONCE_BYTES, end)
-        if not hello.startswith(_HELLO):
-            return None
-        receiver = int.from_bytes(hello[len(_HELLO) : len(_HELLO) + 2], "big")
-        key = self._offerer.control_key(receiver) if receiver else self._key
-        if receiver and key is None:
-            return None
-        nonce = secrets.token_bytes(NONCE_BYTES)
-        connection.sendall(_HELLO + (_OPEN if key is None else _SEALED) + nonce)
-        sealed = None
-        if key is not None:
-            sealed = SealedConnection(key, nonce, hello[-NONCE_BYTES:])
-            if not sealed.is_proof(_read(connection, PROOF_BYTES, end)):
-                connection.sendall(_OPEN)
-                return None
-            connection.sendall(_SEALED)
-        return _Channel(connection, b"sender", sealed), receiver
-
-    def _give_catalogue(self, channel: _Channel, peer: str) -> None:
-        catalogue = self._offerer.offer(peer)
-        receiver, wanted = catalogue.cast.receiver, b""
-        length = len(full_bitmap(len(self._hashes) // HASH_BYTES))
-        try:
-            channel.give(messages.encode(catalogue))
-            view = memoryview(self._hashes)
-            for at in range(0, len(view), _HASH_FRAME):
-                channel.give(view[at : at + _HASH_FRAME])
-            wanted = channel.take(length, time.monotonic() + _WHOLE_S)
-        finally:
-            if len(wanted) == length:
-                self._offerer.wants(receiver, wanted)
-            else:
-                self._offerer.declined(receiver)
-
-    def _give_chunks(self, channel: _Channel, receiver: int) -> None:
-        """What a receiver asks for, until it is done."""
-        self._offerer.fetches(receiver)
-        done = False
-        try:
-            while (asked := channel.take(4, time.monotonic() + _PATIENCE_S)) != _DONE:
-                index = int.from_bytes(asked, "big")
-                if index * HASH_BYTES >= len(self._hashes):
-                    return
-                channel.give(self._offerer.read(receiver, index))
-            done = True
-        finally:
-            self._offerer.asked_all(receiver, done)
-
-    def close(self) -> None:
-        self._closing.set()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._room.release()  # it may wait for room, not for somebody
-        self._thread.join()

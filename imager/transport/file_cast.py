@@ -36,7 +36,7 @@ class FileCastNote:
 
     what: str
     """Sender: joined, probed (what it heard of the burst before the cast), unicast (it gets the file by TCP), done,
-    failed. Receiver: unicast, passed over (a sender that cannot be used)."""
+    failed, refused (it was not given the catalogue). Receiver: unicast, passed over (a sender that cannot be used)."""
     text: str
     """For a person."""
     receiver: str = ""
@@ -89,6 +89,7 @@ class SendOptions:
     max_wait_s: float = 0
     """Begin so long after the first receiver joined; 0: when `min_receivers` have."""
     max_bitrate_bps: int = 0
+    """Of what is cast and what goes by TCP, together."""
     group: str | None = None
     """Multicast group of the data; None: one of our range by chance."""
     with_ipv6: bool = False

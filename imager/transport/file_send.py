@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from blake3 import blake3
 
@@ -25,8 +26,11 @@ from imager.multicast.events import (
     SenderStatistics,
     SessionEnded,
 )
+from imager.transport.admissions import Admissions
+from imager.transport.budget import Budget
 from imager.transport.caster import CastProcess, SenderAddress, SenderOptions
-from imager.transport.catalogue import Catalogue, CatalogueServer, full_bitmap, root_hash
+from imager.transport.catalogue import Catalogue, full_bitmap, root_hash
+from imager.transport.catalogue_server import CatalogueServer
 from imager.transport.discovery import Announcer
 from imager.transport.file_cast import (
     CHUNK_BYTES,
@@ -58,6 +62,8 @@ _ANNOUNCE_S = 0.1
 _ANNOUNCE_BUSY_S = 0.5
 _LOOK_S = 0.05
 _BY_TCP = "multicast does not reach it: it gets the file by TCP"
+_MOST_TOLD = 256
+"""Addresses of which it is told that they were refused."""
 
 
 def send_file(
@@ -95,8 +101,11 @@ class _Party:
     """Reasons, by address."""
     declined: set[int] = field(default_factory=set)
     """Looked for another file."""
+    admissions: Admissions = field(default_factory=Admissions)
     refused: set[str] = field(default_factory=set)
     """Addresses whose receivers shall not come again."""
+    told: set[str] = field(default_factory=set)
+    """Addresses of which it was told that they were refused."""
     unicast: set[int] = field(default_factory=set)
     """Are being served by TCP."""
     by_tcp: set[int] = field(default_factory=set)
@@ -154,7 +163,8 @@ class _Sending:
         self._root = ""
         self._begun_s: float | None = None
         self._phase = Phase.WAITING
-        self._throttle = _Throttle(options.max_bitrate_bps)
+        self._budget = Budget(options.max_bitrate_bps)
+        self._cast_bps = options.max_bitrate_bps
         self._reading = threading.Lock()
 
     def run(self) -> SendResult:
@@ -206,14 +216,26 @@ class _Sending:
     # what the catalogue's threads ask
 
     def offer(self, peer: str) -> Catalogue:
+        now = time.monotonic()
         with self._lock:
+            reason = self._party.admissions.refusal(peer, now)
             if peer in self._party.refused:
-                raise CastError(f"{peer} was too slow")
+                reason = f"{peer} was too slow"
+            if reason:
+                self._refuse(peer, reason)
             cast = self._number_only() if self._process is None else self._process.admit(self._nothing)
+            self._party.admissions.admit(cast.receiver, peer, now)
             self._party.addresses[cast.receiver] = peer
             self._party.keys[cast.receiver] = bytes.fromhex(cast.control_key)
-            self._party.offered_s[cast.receiver] = time.monotonic()
+            self._party.offered_s[cast.receiver] = now
         return Catalogue(self._name, self._file_bytes, CHUNK_BYTES, self._root, cast, self._options.unicast)
+
+    def _refuse(self, peer: str, reason: str) -> NoReturn:
+        told = self._party.told
+        if peer not in told and len(told) < _MOST_TOLD:
+            told.add(peer)
+            self._say(FileCastNote("refused", f"is not admitted: {reason}", peer))
+        raise CastError(reason)
 
     def _number_only(self) -> CastAddress:
         """Of a receiver that gets the file by TCP: nothing is cast."""
@@ -255,6 +277,7 @@ class _Sending:
             party = self._party
             if receiver in party.unicast | party.done:
                 return
+            party.admissions.join(receiver)
             party.unicast.add(receiver)
             party.by_tcp.add(receiver)
             party.joined.add(receiver)
@@ -265,13 +288,25 @@ class _Sending:
 
     def read(self, receiver: int, index: int) -> memoryview:
         data = memoryview(bytearray(self._source.stored_lengths[index]))
-        self._throttle.wait(len(data))
+        with self._lock:
+            now = time.monotonic()
+            casts = self._process is not None and self._phase in (Phase.SENDING, Phase.REPAIRING)
+            due = self._budget.fetch(len(data), casts, now)
+            self._limit_cast(now)
+        time.sleep(due - now)
         with self._reading:  # the source has one file
             self._source.read_into(index, data)
         with self._lock:
             self._party.chunks_done[receiver] = self._party.chunks_done.get(receiver, 0) + 1
             self._party.unicast_bytes += len(data)
         return data
+
+    def _limit_cast(self, now: float) -> None:
+        """What goes by TCP and what is cast share the operator's limit."""
+        limit_bps = self._budget.cast_bps(now)
+        if self._process is not None and limit_bps != self._cast_bps:
+            self._cast_bps = limit_bps
+            self._process.limit(limit_bps)
 
     def asked_all(self, receiver: int, done: bool) -> None:
         with self._lock:
@@ -300,6 +335,8 @@ class _Sending:
             if self._party.joined and first_at is None:
                 first_at = now
             self._begin_when_due(first_at, now)
+            with self._lock:
+                self._limit_cast(now)
             wait_s = max(0.0, announce_at - time.monotonic())
             if ended is None:
                 ended = self._hear_all(wait_s)
@@ -359,6 +396,7 @@ class _Sending:
         match event:
             case ReceiverJoined(receiver=receiver):
                 party.joined.add(receiver)
+                party.admissions.join(receiver)
                 self._note("joined", receiver, "joined the cast")
             case ReceiverProbed(receiver=receiver):
                 self._note("probed", receiver, event.words)
@@ -421,22 +459,3 @@ def _group(options: SendOptions) -> str:
             f"{group} is a group of IPv4, and IPv6 is asked for: take ff12::a000:5, or leave out one of both"
         )
     return group
-
-
-class _Throttle:
-    """Keeps what all receivers by TCP get together within the operator's limit."""
-
-    def __init__(self, max_bitrate_bps: int) -> None:
-        self._bytes_s = max_bitrate_bps / 8
-        self._free_at = 0.0
-        self._lock = threading.Lock()
-
-    def wait(self, count: int) -> None:
-        """Before `count` bytes are given."""
-        if not self._bytes_s:
-            return
-        with self._lock:
-            now = time.monotonic()
-            start = max(now, self._free_at)
-            self._free_at = start + count / self._bytes_s
-        time.sleep(start - now)

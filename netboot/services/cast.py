@@ -34,6 +34,7 @@ from imager.multicast.events import (
 from imager.transport.caster import CastProcess, SenderAddress, SenderOptions
 from imager.transport.interfaces import USUAL_MTU, group_packet_bytes
 from imager.wire.messages import Admission, CastAddress
+from imager.wire.session import MAX_RECEIVER
 from netboot.config import CONTROL_PORT_BASE, CONTROL_PORTS
 from netboot.deployment.grouping import share_bitrate
 from netboot.deployment.images import Images
@@ -46,6 +47,10 @@ TICK_S = 0.5
 """How often a session is looked at when its sender says nothing."""
 NEVER_S = 1e7
 """Silence that the sender itself forgives: the watch over tasks fails silent machines, and knows who only scans."""
+_FULL = (
+    f"machines were admitted {MAX_RECEIVER} times, which is all that one cast can number: "
+    "open another session for machines that shall receive a cast"
+)
 FETCHING_S = 5.0
 """A session whose machines fetched chunks so lately has its part of the total for that."""
 
@@ -128,6 +133,8 @@ class CastService:
             cast.served.discard(receiver)
             admission = Admission()
             cast.note_lacking(receiver, wanted)
+            if cast.process is not None and cast.process.is_full and not cast.may_end:
+                cast.unicast.setdefault(receiver, _FULL)
             if not count_lacking(wanted):
                 cast.remove(receiver, "it holds every chunk")
                 cast.served.add(receiver)

@@ -1,9 +1,11 @@
 """Strategies of hypothesis for the cast: datagrams of every kind, with numbers that are there and that are not."""
 
+import json
 import struct
 from typing import Any
 
-from cast_targets import PACKET_BYTES, RECEIVER, SESSION
+from cast_targets import HASHES, PACKET_BYTES, RECEIVER, SESSION
+from corpus import corpus
 from hypothesis import strategies as st
 
 from imager.wire.session import MAGIC, TAG_BYTES, VERSION, Kind
@@ -83,13 +85,57 @@ _answers = st.builds(
     tags,
 )
 to_receiver = st.one_of(_data, _beacons, _answers)
-words = st.one_of(
+_announcements = st.builds(
+    lambda head, ports, group, name: head[:8] + struct.pack(">HH", *ports) + group + name,
+    heads([Kind.ANNOUNCE, Kind.ANNOUNCE6], small, large),
+    st.tuples(small, small),
+    st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16)),
+    texts(),
+)
+
+
+@st.composite
+def changed(draw: st.DrawFn, trees: st.SearchStrategy[Any]) -> Any:
+    """JSON like one of these, with another value in one place or none."""
+    tree = json.loads(json.dumps(draw(trees)))
+    at: Any = tree
+    while draw(st.booleans()) and isinstance(at, dict) and at:
+        key = draw(st.sampled_from(sorted(at)))
+        if not isinstance(at[key], dict) or not draw(st.booleans()):
+            at[key] = draw(others)
+        at = at[key]
+    return tree
+
+
+others = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=4,
+)
+_trees = [json.loads(line) for line in corpus("cast-words") if line.startswith(b"{")]
+_objects = changed(st.sampled_from(_trees)).map(lambda tree: json.dumps(tree).encode())
+words = st.one_of(_announcements, bodies, _objects, st.binary(max_size=60))
+
+
+def framed(data: bytes, lie: int = 0) -> bytes:
+    return max(0, len(data) + lie).to_bytes(4, "big") + data
+
+
+_lies = mostly(st.just(0), st.integers(-4, 2**31))
+_frames = st.builds(framed, mostly(st.integers(0, 3).map(lambda n: n.to_bytes(4, "big")), st.binary(max_size=9)), _lies)
+_hellos = mostly(
+    st.sampled_from([bytes(2), RECEIVER.to_bytes(2, "big"), b"\0\1"]).map(lambda number: b"RCF1" + number + bytes(16)),
+    st.binary(max_size=22),
+)
+_greetings = mostly(st.just(b"RCF1\0" + bytes(16)), st.sampled_from([b"RCF1\1" + bytes(16), b"RCF2"]))
+said_by_tcp = st.one_of(
+    st.builds(lambda hello, frames: b"\0" + hello + b"".join(frames), _hellos, st.lists(_frames, max_size=2)),
+    st.lists(_frames, max_size=5).map(lambda frames: b"\1" + b"".join(frames)),
     st.builds(
-        lambda head, ports, group, name: head[:8] + struct.pack(">HH", *ports) + group + name,
-        heads([Kind.ANNOUNCE, Kind.ANNOUNCE6], small, large),
-        st.tuples(small, small),
-        st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16)),
-        texts(),
+        lambda greeting, tree, lie, hashes: b"\2" + greeting + framed(tree, lie) + framed(hashes),
+        _greetings,
+        _objects,
+        _lies,
+        st.just(b"".join(HASHES)) | st.binary(max_size=40),
     ),
-    st.binary(max_size=60),
 )

@@ -4,25 +4,49 @@ What is sealed no stranger gets past, so the sessions run without a cipher here,
 counters are set to what a session has not seen yet, as else only the first datagram of a series would be taken.
 """
 
-import numpy as np
+import contextlib
+import socket
+import time
 
-from imager.errors import MessageError, PacketError
+import numpy as np
+from blake3 import blake3
+
+from imager.errors import CastError, ImagerError, MessageError, PacketError
 from imager.multicast.erasure import load_code
 from imager.multicast.events import ChunkAssembled
-from imager.multicast.layout import CastLayout
+from imager.multicast.layout import CastLayout, unpack_wanted
 from imager.multicast.receiver import ReceiverSession, ReceiverSettings
 from imager.multicast.sender import SenderSession, SenderSettings
-from imager.transport.catalogue import Catalogue
+from imager.transport.cast_address import check_address
+from imager.transport.catalogue import Catalogue, Channel, Refusal, root_hash, take_catalogue
+from imager.transport.catalogue_server import Offer, converse, greet
 from imager.wire.announce import build_announce, parse_announce
-from imager.wire.messages import Admission, decode, encode
+from imager.wire.messages import (
+    Admission,
+    CastAddress,
+    Inventory,
+    Progress,
+    ProgressAnswer,
+    Registration,
+    Task,
+    TaskResult,
+    decode,
+    encode,
+)
+from imager.wire.packets import build_ack, build_control, parse_ack, parse_beacon, parse_control
 from imager.wire.seal import Unsealed
-from imager.wire.session import HEADER_BYTES, KEY_BYTES
+from imager.wire.session import HEADER_BYTES, KEY_BYTES, Kind
 
 PACKET_BYTES = 512
 SESSION, RECEIVER = 0x5EED, 3
 _KEY = bytes(KEY_BYTES)
 _LAYOUT = CastLayout([40 * 480, 300 * 480 - 7, 9 * 480], PACKET_BYTES)
 _ADDRESS = ("10.0.0.9", 999)
+_MESSAGES = (
+    Catalogue, Refusal, Admission, CastAddress, Inventory, Registration, Task, Progress, ProgressAnswer, TaskResult
+)  # fmt: skip
+_CHUNKS = (b"0123", b"4567", b"89")
+HASHES = [blake3(chunk).digest() for chunk in _CHUNKS]
 
 
 def _numbered(data: bytes, offset: int, number: int, size: int) -> bytes:
@@ -90,16 +114,68 @@ class CastTargets:
             self._new_receiver()
 
     def words(self, data: bytes) -> None:
-        """Announcements, catalogues and admissions."""
-        try:
+        """Announcements, what is sealed in datagrams, bitmaps, and all that agents and appliance say in JSON."""
+        with contextlib.suppress(PacketError):
             assert parse_announce(build_announce(parse_announce(data))) == parse_announce(data)
-        except PacketError:
-            pass
-        for kind in (Catalogue, Admission):
-            try:
-                encode(decode(kind, data))
-            except MessageError:
-                pass
+        with contextlib.suppress(PacketError):
+            assert build_ack(parse_ack(data)) == data
+        with contextlib.suppress(PacketError):
+            parse_beacon(data)
+        for kind in Kind:
+            with contextlib.suppress(PacketError):
+                assert build_control(parse_control(kind, data)) == data
+        with contextlib.suppress(ValueError):
+            assert unpack_wanted(data, 13).shape == (13,)
+        for message in _MESSAGES:
+            with contextlib.suppress(MessageError, CastError):
+                said = decode(message, data)
+                assert decode(message, encode(said)) == said
+                check_address(said if isinstance(said, CastAddress) else getattr(said, "cast", None) or _CAST)
+
+    def tcp(self, data: bytes) -> None:
+        """The TCP port of a file cast, and a receiver that came to one; the first byte says which of them hears it."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs, contextlib.suppress(ImagerError, OSError):
+            theirs.sendall(data[1:])
+            theirs.shutdown(socket.SHUT_WR)
+            offer = Offer(_Offering(), b"".join(HASHES), None)
+            match data[0] % 3 if data else 0:
+                case 0:
+                    if (greeted := greet(ours, offer)) is not None:
+                        converse(*greeted, "10.0.0.9", offer)
+                case 1:
+                    converse(Channel(ours, b"sender", None), RECEIVER, "10.0.0.9", offer)
+                case _:
+                    catalogue, hashes = take_catalogue(ours, "10.0.0.1", 7710, time.monotonic() + 5, None, "", None)
+                    assert root_hash(catalogue.file_bytes, hashes) == catalogue.root
+
+
+_CAST = CastAddress(1, RECEIVER, "239.77.5.5", 7711, "10.0.0.1", 7712, 1472, "11" * 32, "22" * 32)
+
+
+class _Offering:
+    """A sender of _CHUNKS."""
+
+    def offer(self, peer: str) -> Catalogue:
+        return Catalogue("file", 10, 4, root_hash(10, HASHES), _CAST)
+
+    def wants(self, receiver: int, wanted: bytes) -> None:
+        assert unpack_wanted(wanted, len(_CHUNKS)).shape == (len(_CHUNKS),)
+
+    def declined(self, receiver: int) -> None:
+        pass
+
+    def control_key(self, receiver: int) -> bytes | None:
+        return _KEY if receiver == RECEIVER else None
+
+    def fetches(self, receiver: int) -> None:
+        pass
+
+    def read(self, receiver: int, index: int) -> bytes:
+        return _CHUNKS[index]
+
+    def asked_all(self, receiver: int, done: bool) -> None:
+        pass
 
 
 assert HEADER_BYTES == 16, "where the counters are"

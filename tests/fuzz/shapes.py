@@ -8,7 +8,7 @@ length. A TFTP request has the options that exist, with values that should not.
 import random
 import struct
 
-from cast_shapes import mostly, to_receiver, to_sender
+from cast_shapes import mostly, said_by_tcp, to_receiver, to_sender
 from cast_shapes import words as words_of_the_cast
 from corpus import MAX_PACKET_BYTES, corpus, mutate
 from hypothesis import strategies as st
@@ -142,5 +142,6 @@ def series(target: str) -> st.SearchStrategy[list[bytes]]:
         "cast-sender": to_sender,
         "cast-receiver": to_receiver,
         "cast-words": words_of_the_cast,
+        "cast-tcp": said_by_tcp,
     }[target]
     return st.lists(mostly(whole, mutated(target)), min_size=1, max_size=LONGEST_SERIES)

@@ -111,4 +111,5 @@ def targets() -> dict[str, Callable[[bytes], None]]:
         "cast-sender": cast.sender,
         "cast-receiver": cast.receiver,
         "cast-words": cast.words,
+        "cast-tcp": cast.tcp,
     }

@@ -16,12 +16,12 @@ from blake3 import blake3
 from imager.errors import CastError, MessageError
 from imager.transport.catalogue import (
     Catalogue,
-    CatalogueServer,
     ChunkConnection,
     KeyMismatch,
     fetch_catalogue,
     root_hash,
 )
+from imager.transport.catalogue_server import CatalogueServer
 from imager.wire.messages import CastAddress
 from imager.wire.preshared import SealedConnection
 from imager.wire.session import PACKET_BYTES

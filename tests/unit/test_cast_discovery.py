@@ -12,7 +12,8 @@ from blake3 import blake3
 from offer_builders import Offering
 
 from imager.errors import CastError
-from imager.transport.catalogue import Catalogue, CatalogueServer, fetch_catalogue, root_hash
+from imager.transport.catalogue import Catalogue, fetch_catalogue, root_hash
+from imager.transport.catalogue_server import CatalogueServer
 from imager.transport.file_cast import ReceiveOptions, SendOptions
 from imager.transport.file_receive import receive_file
 from imager.transport.file_send import send_file

@@ -17,6 +17,7 @@ from imager.errors import CastError
 from imager.multicast.events import Limit, RateReason, ReceiverFailed
 from imager.transport.receive import ReceiveProcess
 from imager.wire.messages import Admission, CastAddress, Task, decode
+from imager.wire.session import MAX_RECEIVER
 from netboot.cli.watch import draw_session
 from netboot.services.cast import FETCHING_S
 from netboot.services.open_cast import GATHER_S, MOST_DEATHS
@@ -192,6 +193,29 @@ def test_session_whose_sender_died_gets_another_which_waits_for_who_was_receivin
             for receiver in receivers:
                 assert set(await asyncio.to_thread(receive_all, receiver)) == {0}
                 receiver.stop()
+
+    run(story())
+
+
+def test_cast_that_can_number_nobody_else_goes_on_and_who_comes_fetches_its_chunks(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with a_bench(tmp_path) as bench:
+            machines = [await bench.register(an_inventory(f"52:54:00:00:00:0{number}")) for number in (1, 2)]
+            manifest = bench.keep_image("golden", A)
+            await bench.deploy("golden", *(registration.name for registration, _ in machines))
+            receiver = ReceiveProcess(await take(machines[0][1]), LOOPBACK, manifest.stored_lengths)
+            receiver.start()
+            process = bench.appliance.casts._casts[1].process
+            assert process is not None
+            process._admitted = MAX_RECEIVER  # as after so many restarts of machines
+            task = decode(Task, (await machines[1][1].get("/agent/v1/task")).content)
+            answer = await machines[1][1].post(f"/agent/v1/tasks/{task.id}/ready", content=b"\x80")
+            admission = decode(Admission, answer.content)
+            assert admission.unicast and admission.cast is None
+            assert "open another session" in admission.reason
+            assert set(await asyncio.to_thread(receive_all, receiver)) == {0}
+            receiver.stop()
+            await until_told(bench, 1, "has every chunk")
 
     run(story())
 

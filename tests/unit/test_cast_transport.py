@@ -23,7 +23,8 @@ from imager.errors import CastError, SourceError
 from imager.multicast.events import ReceiverDone, ReceiverFailed, ReceiverJoined, SenderEvent, SessionEnded
 from imager.multicast.memory import divide_memory
 from imager.transport.caster import CastProcess, SenderAddress, SenderOptions
-from imager.transport.catalogue import Catalogue, CatalogueServer, fetch_catalogue, root_hash
+from imager.transport.catalogue import Catalogue, fetch_catalogue, root_hash
+from imager.transport.catalogue_server import CatalogueServer
 from imager.transport.endpoint import GroupReceiver, GroupSender
 from imager.transport.file_source import FileChunks
 from imager.transport.interfaces import interface_address

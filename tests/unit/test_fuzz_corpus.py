@@ -21,7 +21,7 @@ from targets import targets
 
 SHORT_HUNT = 1500
 SERIES = 60
-TARGETS = ["dhcp", "tftp", "cast-sender", "cast-receiver", "cast-words"]
+TARGETS = ["dhcp", "tftp", "cast-sender", "cast-receiver", "cast-words", "cast-tcp"]
 
 
 @pytest.mark.parametrize("name", TARGETS)
