@@ -20,10 +20,17 @@ def max_burst(packet_bytes: int) -> int:
     return min(64, 65507 // packet_bytes)
 
 
+def longest_burst(packet_bytes: int) -> int:
+    """Packets that burst_packets() gives at most."""
+    return _SENDS * max_burst(packet_bytes)
+
+
 FRAME_BYTES = frame_bytes(PACKET_BYTES)
 MAX_BURST = max_burst(PACKET_BYTES)
 BURST_S = 0.001
 """A burst holds at most what the rate gives in this time, at first..."""
+_SENDS = 4
+"""...or so many whole sends, in half of that time: together they cost both ends less than one by one."""
 LEAST_BURST_S = 0.0001
 """...and in this when small buffers on the way overflow."""
 _DEBT_BURSTS = 5
@@ -51,6 +58,10 @@ class Pacer:
 
 def burst_packets(rate_bps: float, packet_bytes: int = PACKET_BYTES, burst_s: float = BURST_S) -> int:
     """How many packets may leave at once: small buffers on the way hold little of a fast sender's burst."""
+    one_send = max_burst(packet_bytes)
     if rate_bps <= 0:
-        return max_burst(packet_bytes)
-    return min(max_burst(packet_bytes), max(1, int(rate_bps * burst_s / (frame_bytes(packet_bytes) * 8))))
+        return _SENDS * one_send
+    packets = int(rate_bps * burst_s / (frame_bytes(packet_bytes) * 8))
+    if packets <= one_send:
+        return max(1, packets)
+    return min(_SENDS, max(1, packets // 2 // one_send)) * one_send

@@ -10,7 +10,7 @@ import numpy as np
 
 from imager.multicast.erasure import ErasureCode
 from imager.multicast.layout import CastLayout
-from imager.multicast.pace import max_burst
+from imager.multicast.pace import longest_burst
 from imager.multicast.repair import RepairRun
 from imager.multicast.sender import Burst
 from imager.wire.seal import Payloads
@@ -32,7 +32,7 @@ class PayloadFiller:
         longest = max(1, layout.max_chunk_symbols) * layout.symbol_bytes
         self._capacity = max(4, _CACHED_BYTES // longest)
         self._chunks: OrderedDict[int, Payloads] = OrderedDict()
-        self._repair = _payloads(max_burst(layout.packet_bytes), layout)
+        self._repair = _payloads(longest_burst(layout.packet_bytes), layout)
 
     def fill(self, burst: Burst) -> None:
         """Seal the payloads of `burst.runs` behind their headers. Raises what the reader raises."""

@@ -28,7 +28,7 @@ from imager.multicast.events import (
     SessionEnded,
 )
 from imager.multicast.layout import BoolArray, CastLayout
-from imager.multicast.pace import IPV4_BYTES, Pacer, burst_packets, frame_bytes, max_burst
+from imager.multicast.pace import IPV4_BYTES, Pacer, burst_packets, frame_bytes, longest_burst
 from imager.multicast.probe import PROBE_GAP_S, Probing
 from imager.multicast.rate import START_BPS, RateControl
 from imager.multicast.repair import WHOLE_LACKING, RepairQueue, RepairRun, Run, SourceRun
@@ -88,7 +88,7 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """Packets that leave in one call. The arrays are the session's until its next call."""
+    """Packets that leave together. The arrays are the session's until its next call."""
 
     packets: ByteArray
     """Shape (packets, packet bytes), headers filled in; the shell has the payloads of `runs` sealed, in their order."""
@@ -164,7 +164,7 @@ class SenderSession:
         self._cipher = cipher
         self._cast_cipher = cipher(settings.cast_key)
         self._beacons = 0
-        most = max_burst(layout.packet_bytes)
+        most = longest_burst(layout.packet_bytes)
         self._packets = np.zeros((most, layout.packet_bytes), np.uint8)
         self._sealer = self._cast_cipher.sealer(self._packets)
         self._headers = self._packets[:, :HEADER_BYTES].view(DATA_HEADER)[:, 0]

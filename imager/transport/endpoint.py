@@ -12,6 +12,7 @@ import time
 import numpy as np
 
 from imager.errors import CastError
+from imager.multicast.pace import max_burst
 from imager.transport.group_socket import aim, family_of, hear, socket_address
 from imager.wire.seal import ByteArray
 from imager.wire.session import PACKET_BYTES
@@ -70,6 +71,7 @@ class GroupSender:
         except BaseException:
             self._socket.close()
             raise
+        self._send_bytes = (max_burst(packet_bytes) if self.gso else 1) * packet_bytes
         self.unsent = 0
         """Packets that found no way out: no cable, no route."""
 
@@ -83,20 +85,22 @@ class GroupSender:
     def send(self, packets: ByteArray) -> None:
         """Send all packets of a contiguous array (n, packet bytes); waits while the link is busy."""
         data = packets.data.cast("B")
-        if self.gso:
+        start = 0
+        while start < len(data):
+            part = data[start : start + self._send_bytes]
             try:
-                self._send(data, len(packets))
-                return
+                self._send(part)
             except OSError as error:
                 # a device without checksum offload, or an old kernel: the same packets, one by one from now on
-                if error.errno not in (errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP):
+                if not self.gso or error.errno not in (errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP):
                     raise
                 self._socket.setsockopt(socket.SOL_UDP, _UDP_SEGMENT, 0)
                 self.gso = False
-        for start in range(0, len(data), self._packet_bytes):
-            self._send(data[start : start + self._packet_bytes], 1)
+                self._send_bytes = self._packet_bytes
+                continue
+            start += len(part)
 
-    def _send(self, data: memoryview, packets: int) -> None:
+    def _send(self, data: memoryview) -> None:
         for _ in range(100):
             try:
                 self._socket.send(data)
@@ -107,7 +111,7 @@ class GroupSender:
                 if error.errno != errno.ENOBUFS:
                     raise
             time.sleep(0.001)
-        self.unsent += packets
+        self.unsent += len(data) // self._packet_bytes
         time.sleep(0.001)
 
     def close(self) -> None:

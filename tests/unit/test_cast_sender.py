@@ -457,9 +457,9 @@ class TestStrangers:
 
 def test_a_cast_whose_sequence_would_come_round_again_ends_with_an_error() -> None:
     session = a_session()
-    session._sequence = 2**32 - 50
+    session._sequence = 2**32 - 4 * MAX_BURST - 1
     assert session.datagrams_to_send(0.0) is not None
-    session._sequence = 2**32 - 40
+    session._sequence = 2**32 - 4 * MAX_BURST
     with pytest.raises(CastError, match="start it again"):
         session.datagrams_to_send(0.001)
 
@@ -471,7 +471,9 @@ class TestRate:
         assert pacer.due() == pytest.approx(100.0 + 0.01 - 0.005)
 
     def test_bursts_shrink_with_the_rate(self) -> None:
-        assert burst_packets(0) == burst_packets(1e10) == MAX_BURST
+        assert burst_packets(0) == burst_packets(1e10) == 4 * MAX_BURST
+        assert burst_packets(2.3e9) == 2 * MAX_BURST
+        assert burst_packets(2.0e9) == burst_packets(6e8) == MAX_BURST
         assert burst_packets(1e8) == 8
         assert burst_packets(1e6) == 1
 
