@@ -1,11 +1,15 @@
-"""When an IGMP querier asks who wants multicast, and when it leaves that to another (RFC 3376, sections 6.6.2 and 8).
+"""When a querier asks who wants multicast, and when it leaves that to another.
+
+IGMP's (RFC 3376, sections 6.6.2 and 8), and MLD's, which is the same (RFC 3810, sections 7.6.2 and 9).
 
 Pure: no I/O. It looks first whether somebody asks already, and leaves it to whoever does; against one that comes later
 the lower address wins, as the RFC has it.
 """
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
+
+Address = IPv4Address | IPv6Address
 
 LOOK_S = 4.0
 """Before the first query. The shell has meanwhile left a group, upon which a querier asks at once."""
@@ -23,13 +27,13 @@ class Asking:
 class LeftTo:
     """Another querier asks."""
 
-    other: IPv4Address
+    other: Address
 
 
 class Querier:
     """One network's. Call handle_timeout at next_timeout; a query is due while take_query says so."""
 
-    def __init__(self, own: IPv4Address, interval_s: float, now: float) -> None:
+    def __init__(self, own: Address, interval_s: float, now: float) -> None:
         self._own = own
         self._interval_s = interval_s
         self.response_s = min(_MOST_RESPONSE_S, interval_s / 2)
@@ -40,13 +44,13 @@ class Querier:
         self._at = now + LOOK_S
         self._is_due = False
         self._events: list[Asking | LeftTo] = []
-        self._other: IPv4Address | None = None
+        self._other: Address | None = None
 
-    def hear(self, source: IPv4Address, now: float) -> None:
+    def hear(self, source: Address, now: float) -> None:
         """Somebody asked. 0.0.0.0 is a switch that looks for members, and is no querier (RFC 4541, section 2.1.1)."""
         if source == self._own or not int(source):
             return
-        if self._asking and source > self._own:
+        if self._asking and int(source) > int(self._own):
             return  # it leaves it to us when it hears us
         if source != self._other:
             self._other = source

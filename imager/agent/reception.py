@@ -14,8 +14,10 @@ from imager.errors import CastError, GroupUnheard
 from imager.image.manifest import Manifest
 from imager.image.plan import build_bitmap
 from imager.multicast.memory import divide_memory
+from imager.transport.interfaces import address_for, interface_of
 from imager.transport.receive import PreparedReceiver, ReceiveProcess
 from imager.transport.workers import Source
+from imager.wire.groups import is_ipv6
 from imager.wire.messages import CastAddress
 
 SENDER_TIMEOUT_S = 60
@@ -99,7 +101,7 @@ class Reception:
         context = self._context
         process = ReceiveProcess(
             cast,
-            context.link.address,
+            self._own_address(cast.group),
             self._manifest.stored_lengths,
             bitmap,
             memory=divide_memory(self._memory_bytes, workers_bytes(self._manifest)),
@@ -122,6 +124,16 @@ class Reception:
             self._counters.received_bytes += counted.received_bytes
             self._counters.repair_packets += counted.repair_packets
             self._counters.lost_packets += counted.lost_packets
+
+    def _own_address(self, group: str) -> str:
+        """Raises GroupUnheard when this machine has none that goes with the group."""
+        own = self._context.link.address
+        if not is_ipv6(group):
+            return own
+        try:
+            return address_for(group, interface_of(own))
+        except CastError as error:
+            raise GroupUnheard(str(error)) from error
 
     def _fetch(self, index: int) -> bytes:
         stored = self._context.client.chunk(self._context.task_id, self._manifest.chunks[index].hash)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
+from imager.wire.groups import is_of_link
 from netboot.config.mistakes import Mistake, spell
 from netboot.config.settings import (
     CONTROL_PORTS,
@@ -42,7 +43,7 @@ def check_relations(placed: Placed) -> list[Mistake]:
     """What contradicts itself without a look at this machine."""
     subnets = _present(placed.values.get("subnets"))
     reservations = _present(placed.values.get("reservations"))
-    mistakes = [*_subnets(placed, subnets), *_reservations(placed, reservations), *_ports(placed)]
+    mistakes = [*_subnets(placed, subnets), *_reservations(placed, reservations), *_ports(placed), *_hops(placed)]
     for number, reservation in reservations:
         mistakes += _reserved_in(placed, number, reservation, subnets)
     return mistakes
@@ -166,6 +167,14 @@ def _ports(placed: Placed) -> Iterator[Mistake]:
             yield placed.mistake_of(
                 field, f"ports {first} to {first + count - 1} hold {_PXE_PORT}, which is proxyDHCP's"
             )
+
+
+def _hops(placed: Placed) -> Iterator[Mistake]:
+    """Groups of the link pass no router."""
+    network, ttl = placed.values.get("cast_network"), placed.values.get("cast_ttl", 1)
+    if network is not None and ttl is not None and int(ttl) > 1 and is_of_link(str(network[0])):
+        text = f"{ttl} has no effect on groups of {network}, which stay on the link: take cast-network ff15::a077:0/112"
+        yield placed.mistake_of("cast_ttl", text)
 
 
 def _present(items: Sequence[Any] | None) -> list[tuple[int, Any]]:

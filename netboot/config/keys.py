@@ -220,7 +220,8 @@ KEYS = (
         "cast_network",
         values.cast_network,
         'cast-network = "239.77.0.0/16"',
-        "Multicast network; each session takes a group of its own in it.",
+        "Multicast network; each session takes a group of its own in it. Casts by IPv6: ff12::a077:0/112 for the link, "
+        "ff15::a077:0/112 for a site of several.",
     ),
     Key(
         "cast-ttl",
@@ -249,7 +250,8 @@ KEYS = (
         "querier",
         values.boolean,
         "querier = true",
-        "Ask by IGMPv3 who wants multicast, where nobody else does: switches that snoop forget it otherwise.",
+        "Ask by IGMPv3 (casts by IPv6: MLDv2) who wants multicast, where nobody else does: switches that snoop forget "
+        "it otherwise.",
     ),
     Key(
         "querier-interval-s",

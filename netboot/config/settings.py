@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 from netboot.boot.selection import own_program
@@ -17,6 +17,7 @@ LEASE_FILE = "leases.db"
 
 SHORTEST_LEASE_S = 60
 LONGEST_LEASE_S = 30 * 86400
+CastNetwork = IPv4Network | IPv6Network
 CAST_NETWORK = IPv4Network("239.77.0.0/16")
 FIRST_CAST_HOST = 256
 """Offset in the cast network of the first group used: keeps the low 23 bits out of 0.0.x (224.0.0.x is flooded)."""
@@ -94,7 +95,7 @@ class Settings:
     """Address and port; None: no pages."""
     data: Path = DATA_DIRECTORY
     socket: Path = SOCKET_PATH
-    cast_network: IPv4Network = CAST_NETWORK
+    cast_network: CastNetwork = CAST_NETWORK
     """Each session takes a group of its own in it."""
     cast_ttl: int = 1
     """Routers that casts may pass, and one."""
@@ -159,6 +160,8 @@ class Settings:
         return self.data / "keys"
 
 
-def cast_group(network: IPv4Network, number: int) -> IPv4Address:
-    """The multicast group of the session with this number: its low 23 bits are never 0.0.x."""
+def cast_group(network: CastNetwork, number: int) -> IPv4Address | IPv6Address:
+    """The multicast group of the session with this number: of IPv4, its low 23 bits are never 0.0.x."""
+    if isinstance(network, IPv6Network):
+        return network[number % network.num_addresses]
     return network[FIRST_CAST_HOST + number % (network.num_addresses - FIRST_CAST_HOST - 1)]

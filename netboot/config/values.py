@@ -6,12 +6,13 @@ Each raises ValueError in words, or `Wrong` when several things are wrong inside
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 
+from imager.wire.groups import group_problem
 from netboot.bitrate import parse_bitrate
-from netboot.config.settings import AddressRange, Mode
+from netboot.config.settings import AddressRange, CastNetwork, Mode
 from netboot.config.suggest import suggest
 from netboot.config.toml_lines import Path as KeyPath
 from netboot.model import Firmware
@@ -154,17 +155,30 @@ def network(value: Any) -> IPv4Network:
     return parsed
 
 
-def cast_network(value: Any) -> IPv4Network:
-    """Of multicast groups."""
+def cast_network(value: Any) -> CastNetwork:
+    """Of multicast groups, of either IP version."""
     try:
-        parsed = IPv4Network(value)
+        parsed = ip_network(value)
     except (TypeError, ValueError):
-        raise ValueError(f"{value!r} is not a network like 239.77.0.0/16") from None
+        raise ValueError(f"{value!r} is not a network like 239.77.0.0/16 or ff12::a077:0/112") from None
+    if isinstance(value, int):
+        raise ValueError(f"{value!r} is not a network like 239.77.0.0/16 or ff12::a077:0/112")
+    if isinstance(parsed, IPv6Network):
+        return _cast_network6(parsed)
     if not parsed.is_multicast or parsed.prefixlen > 22:
         raise ValueError(f"{parsed} is not a multicast network of 1,024 groups or more, as 239.77.0.0/16 is")
     if parsed.prefixlen < 9:
         raise ValueError(f"{parsed} is too large: its groups would meet those of 224.0.0.x; take 239.77.0.0/16")
     return parsed
+
+
+def _cast_network6(network: IPv6Network) -> IPv6Network:
+    for group in (network[0], network[-1]):
+        if problem := group_problem(group):
+            raise ValueError(f"{network} holds {group}, which {problem}; take a network like ff12::a077:0/112")
+    if network.prefixlen > 118:
+        raise ValueError(f"{network} has fewer than 1,024 groups; take a network like ff12::a077:0/112")
+    return network
 
 
 def boolean(value: Any) -> bool:

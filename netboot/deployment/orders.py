@@ -4,7 +4,6 @@ import contextlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 
 import structlog
 
@@ -12,7 +11,7 @@ from imager.errors import ImagerError
 from imager.image.manifest import Manifest
 from imager.wire.messages import After, TaskKind, TaskResult
 from imager.wire.session import SlowPolicy
-from netboot.config import DATA_PORTS, cast_group
+from netboot.config import DATA_PORTS, CastNetwork, cast_group
 from netboot.deployment.grouping import CastInterface, choose_interface, choose_interface_again, plan_tasks
 from netboot.deployment.images import Images
 from netboot.deployment.live import Changes
@@ -64,7 +63,7 @@ class Orders:
         outcomes: Outcomes,
         changes: Changes,
         clock: Clock,
-        cast_network: IPv4Network,
+        cast_network: CastNetwork,
         data_port_base: int,
         interfaces: Sequence[CastInterface],
     ) -> None:

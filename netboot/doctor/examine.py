@@ -11,7 +11,7 @@ from netboot.doctor.files import check_agent, check_files
 from netboot.doctor.findings import Finding, Notes
 from netboot.doctor.firewall_check import check_firewall
 from netboot.doctor.host import check_clock, check_disk, check_limits
-from netboot.doctor.igmp import check_igmp
+from netboot.doctor.igmp import check_igmp, check_mld
 from netboot.doctor.link import check_interfaces, check_mtu
 from netboot.doctor.offers import Asked, judge
 from netboot.doctor.ports import check_ports
@@ -28,6 +28,7 @@ _PLAIN: dict[str, Callable[[Subject], list[Finding]]] = {
     "ports": check_ports,
     "firewall": check_firewall,
     "igmp": check_igmp,
+    "mld": check_mld,
     "disk": check_disk,
     "clock": check_clock,
     "limits": check_limits,

@@ -91,7 +91,8 @@ def packets(subject: Subject, interface: Interface) -> Iterator[Packet]:
     yield incoming(f"casts' control (UDP {first + CONTROL_PORTS - 1})", "udp", first + CONTROL_PORTS - 1)
     group = cast_group(settings.cast_network, 0)
     data = settings.data_port_base
-    yield Packet(f"casts' data (UDP {data})", False, name, "udp", data, "new", own, group)
+    if isinstance(group, IPv4Address):  # the tables that are read are of IPv4
+        yield Packet(f"casts' data (UDP {data})", False, name, "udp", data, "new", own, group)
 
 
 def _advice(packet: Packet) -> str:

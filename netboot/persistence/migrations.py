@@ -54,7 +54,15 @@ def _add_interface(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE cast_session ADD COLUMN interface VARCHAR(15) DEFAULT '' NOT NULL"))
 
 
-STEPS: tuple[Step, ...] = (_add_ways_home, _add_boots, _add_slow_policy, _add_unicast, _add_interface)
+def _widen_group(connection: Connection) -> None:
+    """Groups of IPv6. By a new column, as SQLite changes no type."""
+    connection.execute(text("ALTER TABLE cast_session ADD COLUMN wide_group VARCHAR(39) DEFAULT '' NOT NULL"))
+    connection.execute(text("UPDATE cast_session SET wide_group = group_address"))
+    connection.execute(text("ALTER TABLE cast_session DROP COLUMN group_address"))
+    connection.execute(text("ALTER TABLE cast_session RENAME COLUMN wide_group TO group_address"))
+
+
+STEPS: tuple[Step, ...] = (_add_ways_home, _add_boots, _add_slow_policy, _add_unicast, _add_interface, _widen_group)
 """The first leads from version 1 to version 2. Append; never change one that was released."""
 
 SCHEMA_VERSION = 1 + len(STEPS)

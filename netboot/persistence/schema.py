@@ -71,7 +71,7 @@ class SessionRow(Base):
     image: Mapped[str] = mapped_column(String(63))
     version: Mapped[int] = mapped_column(Integer)
     manifest_hash: Mapped[str] = mapped_column(String(64))
-    group: Mapped[str] = mapped_column("group_address", String(15))
+    group: Mapped[str] = mapped_column("group_address", String(39))
     data_port: Mapped[int] = mapped_column(Integer)
     min_receivers: Mapped[int] = mapped_column(Integer)
     max_wait_s: Mapped[float] = mapped_column(Float)

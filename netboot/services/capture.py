@@ -54,6 +54,19 @@ IGMP: tuple[tuple[int, int, int, int], ...] = (
 """IPv4, protocol 2."""
 
 
+MLD: tuple[tuple[int, int, int, int], ...] = (
+    (_LOAD_HALF, 0, 0, 12),
+    (_JUMP_EQUAL, 0, 5, 0x86DD),
+    (_LOAD_BYTE, 0, 0, 20),
+    (_JUMP_EQUAL, 0, 3, 0),
+    (_LOAD_BYTE, 0, 0, 54),
+    (_JUMP_EQUAL, 0, 1, 58),
+    (_RETURN, 0, 0, _LONGEST_FRAME),
+    (_RETURN, 0, 0, 0),
+)
+"""IPv6, ICMPv6 behind hop-by-hop options, which messages about groups have (RFC 3810, section 5)."""
+
+
 class Capture:
     """A context manager. Raises PermissionError without CAP_NET_RAW, OSError when there is no such interface."""
 

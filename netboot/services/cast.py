@@ -32,7 +32,9 @@ from imager.multicast.events import (
     SessionEnded,
 )
 from imager.transport.caster import CastProcess, SenderAddress, SenderOptions
-from imager.transport.interfaces import USUAL_MTU, group_packet_bytes
+from imager.transport.group_socket import family_of, socket_address
+from imager.transport.interfaces import USUAL_MTU, address_for, group_packet_bytes, interface_of
+from imager.wire.groups import is_ipv6
 from imager.wire.messages import Admission, CastAddress
 from imager.wire.session import MAX_RECEIVER
 from netboot.config import CONTROL_PORT_BASE, CONTROL_PORTS
@@ -366,34 +368,36 @@ class CastService:
         The first one tried follows from the session's number, so that the sender of a restarted appliance is found
         where the last one was.
         """
+        address = await asyncio.to_thread(_own_address, cast)
         for step in range(CONTROL_PORTS):
             port = self._control_port_base + (cast.session.number + step) % CONTROL_PORTS
-            if port in self._promised or not _is_free(cast.sender, port):
+            if port in self._promised or not _is_free(address, port):
                 continue
             self._promised.add(port)
             try:
                 return await self._start_at(cast, port)
             except BaseException as error:
                 self._promised.discard(port)
-                if not isinstance(error, CastError) or _is_free(cast.sender, port):  # it was not the port
+                if not isinstance(error, CastError) or _is_free(address, port):  # it was not the port
                     raise
         last = self._control_port_base + CONTROL_PORTS - 1
         raise CastError(
-            f"UDP ports {self._control_port_base} to {last} of {cast.sender} are all in use: wait for a session to "
+            f"UDP ports {self._control_port_base} to {last} of {address} are all in use: wait for a session to "
             "end, or set another control-port-base"
         )
 
     async def _start_at(self, cast: OpenCast, control_port: int) -> CastProcess:
         session = cast.session
+        address = await asyncio.to_thread(_own_address, cast)
         process = CastProcess(
             cast.source,
             SenderAddress(
                 secrets.randbits(32),
                 session.group,
                 session.data_port,
-                cast.sender,
+                address,
                 control_port,
-                group_packet_bytes(cast.sender, self._mtu),
+                group_packet_bytes(address, self._mtu),
             ),
             SenderOptions(
                 max_bitrate_bps=cast.total_bps,
@@ -429,11 +433,18 @@ class CastService:
             add_counters(cast.totals, statistics)
 
 
+def _own_address(cast: OpenCast) -> str:
+    """That the cast is sent from, of its group's IP version. Raises CastError when there is none."""
+    if not is_ipv6(cast.session.group):
+        return cast.sender
+    return address_for(cast.session.group, interface_of(cast.sender))
+
+
 def _is_free(address: str, port: int) -> bool:
     """Whether no program has this UDP port; an address that is not ours is for the sender to tell."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    with socket.socket(family_of(address), socket.SOCK_DGRAM) as sock:
         try:
-            sock.bind((address, port))
+            sock.bind(socket_address(address, port))
         except OSError as error:
             return error.errno != errno.EADDRINUSE
         return True

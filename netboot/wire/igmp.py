@@ -2,7 +2,7 @@
 
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from netboot.wire.frame import checksum
 
@@ -24,9 +24,9 @@ _MESSAGE = struct.Struct("!BBH4sBBH")
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Who asked."""
+    """Who asked, by IGMP or MLD."""
 
-    source: IPv4Address
+    source: IPv4Address | IPv6Address
     mac: bytes
     version: int
 

@@ -46,6 +46,23 @@ def test_machine_that_the_cast_does_not_reach_fetches_and_its_session_says_why(
         assert "none of its multicast packets arrived" in room.said(unreached)
 
 
+def test_session_by_ipv6_is_cast_to_machines_that_have_it_and_fetched_by_the_others(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROOMCAST_CAST_NETWORK", "ff12::a077:0/112")
+    without, with_it = room.machines
+    without.run("sysctl", "-qw", f"net.ipv6.conf.{INTERFACE}.disable_ipv6=1")
+    with room.appliance():
+        prepare(room)
+        room.until_done()
+        told = events(room)
+        assert f"{INTERFACE} has no IPv6 address" in room.said(without)
+        assert sum("which it fetches by unicast" in text for text in told) == 1
+        assert sum("receives the cast at fe80::" in text for text in told) == 1, told
+        assert "none of its multicast packets arrived" not in room.said(with_it)
+        assert room.session()["group"].startswith("ff12::a077:")
+
+
 @pytest.mark.long
 def test_session_that_casts_nothing_serves_a_network_without_multicast(room: Room) -> None:
     room.lan.carry_no_multicast()

@@ -118,6 +118,19 @@ def test_a_room_that_is_well_has_no_problem_and_every_file_comes_as_it_is(room: 
     assert "UDP 67 (DHCP) on e0 is the appliance's" in told.of("ports", "ok")
 
 
+def test_querier_of_ipv6_is_told_where_casts_are_by_ipv6(tmp_path: Path) -> None:
+    environment = {**outside(tmp_path), "ROOMCAST_CAST_NETWORK": "ff12::a077:0/112"}
+    with Lan(hosts=1) as lan:
+        told = ask_doctor(lan.hosts[0], environment, "igmp", "mld", more=("--listen", "3"))
+        assert "fe80::" in told.of("mld", "ok") and "asks who wants multicast, by MLDv" in told.of("mld", "ok")
+        lan.bridge.run("ip", "link", "set", "br0", "type", "bridge", "mcast_querier", "0")
+        told = ask_doctor(lan.hosts[0], environment, "mld", more=("--listen", "1"))
+        assert "enable an MLDv2 querier" in told.of("mld", "note")
+        lan.hosts[0].run("sysctl", "-qw", f"net.ipv6.conf.{INTERFACE}.disable_ipv6=1")
+        told = ask_doctor(lan.hosts[0], environment, "mld", more=("--listen", "1"))
+        assert "disable_ipv6=0" in told.of("mld", "problem")
+
+
 def test_dnsmasq_beside_the_appliance_is_named_as_a_rogue_and_its_text_is_harmless(
     room: tuple[Lan, Served], tmp_path: Path
 ) -> None:

@@ -1,12 +1,13 @@
 """Settings: the file, the flags, and every mistake at once."""
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, ip_network
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from imager.wire.groups import group_problem
 from netboot.config import Mode, cast_group, load_settings
 from netboot.dhcp_settings import default_pool
 from netboot.errors import UserError
@@ -75,12 +76,33 @@ def test_pool_needs_two_addresses(pool: str) -> None:
         load_settings({"interfaces": ["eth1"], "pool": pool})
 
 
-@pytest.mark.parametrize("network", ["10.0.0.0/16", "239.0.0.0/8", "239.77.0.0/24", "junk"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        *("10.0.0.0/16", "239.0.0.0/8", "239.77.0.0/24", "junk"),
+        *("fe80::/64", "ff12::/96", "ff12::8000:0/97", "ff12::a077:0/119", "ff32::a077:0/112", "ff02::a077:0/112"),
+    ],
+)
 def test_cast_network_without_room_or_that_is_flooded_is_refused(network: str, tmp_path: Path) -> None:
     file = tmp_path / "roomcast.toml"
     file.write_text(f'cast-network = "{network}"\n')
     with pytest.raises(UserError, match="cast-network"):
         load_settings({"interfaces": ["eth1"]}, file)
+
+
+@pytest.mark.parametrize("network", ["ff12::a077:0/112", "ff15:0:0:7::8000:0/98", "ff18::feff:fc00/118"])
+def test_cast_network_of_ipv6_gives_every_session_a_group_that_a_cast_can_have(network: str) -> None:
+    settings = load_settings({"interfaces": ["eth1"], "cast_network": network})
+    assert settings.cast_network == ip_network(network)
+    for number in (0, 1, 1023, 2**32 - 1):
+        group = cast_group(settings.cast_network, number)
+        assert group in settings.cast_network and group_problem(group) == ""
+
+
+def test_groups_of_the_link_and_routers_to_pass_contradict_each_other() -> None:
+    with pytest.raises(UserError, match=r"cast-ttl: 3 has no effect .* take cast-network ff15::a077:0/112"):
+        load_settings({"interfaces": ["eth1"], "cast_network": "ff12::a077:0/112", "cast_ttl": 3})
+    assert load_settings({"interfaces": ["eth1"], "cast_network": "ff15::a077:0/112", "cast_ttl": 3}).cast_ttl == 3
 
 
 @given(

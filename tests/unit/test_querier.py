@@ -1,10 +1,11 @@
 """When the IGMP querier asks, and when it leaves that to another."""
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
 from netboot.querier import Asking, LeftTo, Querier
+from netboot.wire import mld
 from netboot.wire.frame import checksum
 from netboot.wire.igmp import build_general_query, read_query
 
@@ -74,3 +75,43 @@ def test_query_is_one_of_version_3_with_router_alert_and_true_sums() -> None:
     assert ip[8] == 1 and ip[20:] == bytes.fromhex("94040000")
     assert checksum(ip) == 0 and checksum(message) == 0
     assert message[1] == 100 and message[9] == 125 and message[4:8] == bytes(4)
+
+
+def test_mld_query_is_one_of_version_2_with_router_alert_and_a_true_sum() -> None:
+    own = IPv6Address("fe80::5")
+    frame = mld.build_general_query(bytes.fromhex("020000000001"), own, 10, 125)
+    query = mld.read_query(frame)
+    assert query is not None and (query.source, query.version, query.mac.hex()) == (own, 2, "020000000001")
+    assert frame[:6].hex() == "333300000001"  # RFC 2464, section 7, of ff02::1
+    ip, options, message = frame[14:54], frame[54:62], frame[62:]
+    assert ip[6:8] == bytes([0, 1]) and int.from_bytes(ip[4:6], "big") == len(options + message)
+    assert options == bytes.fromhex("3a00 05020000 0100")
+    assert checksum(ip[8:40] + len(message).to_bytes(4, "big") + bytes([0, 0, 0, 58]) + message) == 0
+    assert int.from_bytes(message[4:6], "big") == 10_000 and message[25] == 125 and message[8:24] == bytes(16)
+
+
+def test_mld_queries_of_nobody_on_the_link_and_broken_ones_are_none() -> None:
+    whole = mld.build_general_query(bytes(6), IPv6Address("fe80::5"), 10, 125)
+    version_1 = bytearray(whole[:-4])
+    version_1[19] -= 4
+    query = mld.read_query(bytes(version_1) + bytes(4))  # padding of a short frame
+    assert query is not None and query.version == 1
+    assert mld.read_query(mld.build_general_query(bytes(6), IPv6Address("fd00::5"), 10, 125)) is None
+    assert mld.read_query(mld.build_general_query(bytes(6), IPv6Address("::"), 10, 125)) is None
+    report = bytearray(whole)
+    report[62] = 143
+    assert mld.read_query(bytes(report)) is None
+    assert all(mld.read_query(whole[:length]) is None for length in range(62 + 24))
+
+
+def test_of_two_mld_queriers_the_lower_address_goes_on() -> None:
+    querier = Querier(IPv6Address("fe80::5"), 125, 0.0)
+    querier.handle_timeout(querier.next_timeout())
+    assert querier.take_query()
+    querier.hear(IPv6Address("fe80::9"), 5)
+    querier.handle_timeout(querier.next_timeout())
+    assert querier.take_query()
+    querier.hear(IPv6Address("fe80::1"), 50)
+    querier.handle_timeout(200)
+    assert not querier.take_query()
+    assert querier.events() == [Asking(), LeftTo(IPv6Address("fe80::1"))]
