@@ -23,6 +23,10 @@ class WireError(NetbootError):
 class UserError(NetbootError):
     """A request that cannot be done as asked."""
 
+    def lines(self) -> tuple[str, ...]:
+        """One for each thing that is wrong."""
+        return (str(self),)
+
 
 class UnknownError(UserError):
     """What was named does not exist."""

@@ -23,7 +23,6 @@ from netboot.cli import (
     tasks,
     templates,
 )
-from netboot.config.mistakes import ConfigError, Mistake
 from netboot.errors import NetbootError, UserError
 
 ASKED_WRONG = 2
@@ -77,11 +76,11 @@ def main() -> None:
     """Run a command. Our own errors are one line on standard error, without a traceback."""
     try:
         app()
-    except ConfigError as error:
-        for mistake in error.mistakes:
-            _tell(mistake)
+    except UserError as error:
+        for line in error.lines():
+            _tell(line)
         sys.exit(ASKED_WRONG)
-    except (UserError, SourceError, TargetError, UnknownImage, ManifestError) as error:
+    except (SourceError, TargetError, UnknownImage, ManifestError) as error:
         _tell(error)
         sys.exit(ASKED_WRONG)
     except (NetbootError, ImagerError) as error:
@@ -91,7 +90,7 @@ def main() -> None:
         sys.exit(FAILED)
 
 
-def _tell(error: Exception | Mistake) -> None:
+def _tell(error: Exception | str) -> None:
     from netboot.bootlog.words import shown
 
     line = shown(" ".join(str(error).split()))

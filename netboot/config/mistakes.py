@@ -33,6 +33,9 @@ class ConfigError(UserError):
         self.mistakes = tuple(sorted(mistakes, key=lambda mistake: _order(mistake.where)))
         super().__init__("settings: " + "; ".join(str(mistake) for mistake in self.mistakes))
 
+    def lines(self) -> tuple[str, ...]:
+        return tuple(map(str, self.mistakes))
+
 
 def spell(path: Path) -> str:
     """`subnet[2].pools[1]`: elements are counted from 1."""
