@@ -15,9 +15,11 @@ from imager.programs import run
 
 INTERFACE = "e0"
 SENDER_ADDRESS = "10.83.0.1"
-_SNOOPING = "mcast_snooping 1 mcast_querier 1 mcast_igmp_version 3"
-_QUERIER = "mcast_query_response_interval 100 mcast_startup_query_interval 50"
+_SNOOPING = "mcast_snooping 1 mcast_igmp_version 3"
+_INTERVALS = "mcast_query_response_interval 100 mcast_startup_query_interval 50"
 """In hundredths of a second: the switch has learned its members before the first file."""
+_FIREWALL = tuple(f"net.bridge.bridge-nf-call-{tables}=0" for tables in ("iptables", "ip6tables", "arptables"))
+"""A switch asks no firewall for each packet."""
 
 
 class CastRoom:
@@ -35,7 +37,10 @@ class CastRoom:
         for namespace in (self._switch, self.sender, *self.receivers):
             with held_back_signals():  # `ip netns add` is a file and a mount: never one without the other
                 run(["ip", "netns", "add", namespace])
-        run(["ip", "-n", self._switch, *f"link add sw type bridge {_SNOOPING} {_QUERIER}".split()])
+        run(["ip", "netns", "exec", self._switch, "sysctl", "-eqw", *_FIREWALL])
+        run(["ip", "-n", self._switch, *f"link add sw type bridge {_SNOOPING} {_INTERVALS}".split()])
+        # a querier that begins looks for others for the response interval of that moment, and floods meanwhile
+        run(["ip", "-n", self._switch, *["link", "set", "sw", "type", "bridge", "mcast_querier", "1"]])
         run(["ip", "-n", self._switch, *["address", "add", "10.83.0.254/24", "dev", "sw"]])
         run(["ip", "-n", self._switch, *["link", "set", "sw", "up"]])
         self._plug_in(self.sender, "p0", SENDER_ADDRESS)
