@@ -17,7 +17,8 @@ from test_appliance_serve import Served, serving
 
 pytestmark = pytest.mark.root
 
-PROGRAM = Path(__file__).with_name("agent_program.py")
+PROGRAM = ("-m", "classroom.agent_program")
+VM_LAB = Path(__file__).parents[2] / "vm-lab"
 MIB = 1 << 20
 HEADERS = 1.06
 """Frames to bytes of the image, and what agents and appliance say by HTTP."""
@@ -59,9 +60,10 @@ class Room:
         if not disk.exists():
             disk.touch()
             os.truncate(disk, self.image.stat().st_size)
-        words = (str(PROGRAM), f"http://{self.lan.hosts[0].ip}", str(disk), machine.mac, machine.ip)
+        words = (*PROGRAM, f"http://{self.lan.hosts[0].ip}", str(disk), machine.mac, machine.ip)
         with log.open("wb") as output:
-            agent = machine.popen(sys.executable, *words, output=output.fileno())
+            environment = {**os.environ, "PYTHONPATH": str(VM_LAB)}
+            agent = machine.popen(sys.executable, *words, output=output.fileno(), env=environment)
         self.logs[machine.number] = log
         self.until(lambda: "registered as" in log.read_text())
         return agent.pid

@@ -3,78 +3,27 @@
 import contextlib
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from netns import Host, Lan
-from slow_disk import slow_disk
+from classroom.memory_watch import MemoryWatch, children
+from classroom.slow_disk import slow_disk
+from netns import Lan
 from test_appliance_serve import serving
 
 from imager.multicast.memory import DEFAULT_BYTES
 
 pytestmark = pytest.mark.root
 
-PROGRAM = Path(__file__).with_name("agent_program.py")
+PROGRAM = ("-m", "classroom.agent_program")
+VM_LAB = Path(__file__).parents[2] / "vm-lab"
 MIB = 1 << 20
-
-
-@dataclass
-class Memory:
-    """The most that a program and its children held at any time, with what the kernel keeps for their sockets."""
-
-    process: int
-    host: Host
-    processes_bytes: int = 0
-    sockets_bytes: int = 0
-    samples: int = 0
-    _ended: threading.Event = field(default_factory=threading.Event)
-
-    def __enter__(self) -> "Memory":
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    @property
-    def most_bytes(self) -> int:
-        return self.processes_bytes + self.sockets_bytes
-
-    def _watch(self) -> None:
-        while not self._ended.wait(0.1):
-            self.processes_bytes = max(
-                self.processes_bytes, sum(map(held_bytes, [self.process, *children(self.process)]))
-            )
-            said = self.host.run("ss", "-uanm")
-            self.sockets_bytes = max(self.sockets_bytes, sum(map(int, re.findall(r"skmem:\(r(\d+)", said))))
-            self.samples += 1
-
-
-def held_bytes(process: int) -> int:
-    """Its share of what it holds: what two processes share counts for each by half."""
-    try:
-        found = re.search(r"^Pss:\s*(\d+) kB", Path(f"/proc/{process}/smaps_rollup").read_text(), re.M)
-    except (OSError, ProcessLookupError):
-        return 0  # it has ended
-    return int(found[1]) * 1024 if found else 0
-
-
-def children(process: int) -> list[int]:
-    try:
-        return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    except OSError:
-        return []
 
 
 class Room:
@@ -106,9 +55,10 @@ class Room:
 
     def start_agent(self) -> subprocess.Popen[bytes]:
         """Returns when it has registered."""
-        words = (str(PROGRAM), f"http://{self.server.ip}", str(self._slow.device), self.machine.mac, self.machine.ip)
+        words = (*PROGRAM, f"http://{self.server.ip}", str(self._slow.device), self.machine.mac, self.machine.ip)
         with self._log.open("wb") as log:
-            agent = self.machine.popen(*self._slow.command(sys.executable, *words), output=log.fileno())
+            command = self._slow.command(sys.executable, *words)
+            agent = self.machine.popen(*command, output=log.fileno(), env={**os.environ, "PYTHONPATH": str(VM_LAB)})
         self.until(lambda: "registered as" in self._log.read_text())
         return agent
 
@@ -141,7 +91,7 @@ class Room:
 
 def test_a_slow_disk_behind_a_fast_line_costs_no_more_memory_than_is_allowed(tmp_path: Path) -> None:
     with Room(tmp_path, image_mib=128, disk_bytes_s=60_000_000) as room:
-        with Memory(room.start_agent().pid, room.machine) as memory:
+        with MemoryWatch(room.start_agent().pid, room.machine.command()) as memory:
             room.deploy()
             room.wait()
         assert memory.samples > 20
@@ -152,7 +102,7 @@ def test_a_slow_disk_behind_a_fast_line_costs_no_more_memory_than_is_allowed(tmp
 @pytest.mark.long
 def test_an_image_larger_than_the_memory_arrives_on_a_disk_of_5_mb_a_second(tmp_path: Path) -> None:
     with Room(tmp_path, image_mib=400, disk_bytes_s=5_000_000) as room:
-        with Memory(room.start_agent().pid, room.machine) as memory:
+        with MemoryWatch(room.start_agent().pid, room.machine.command()) as memory:
             room.deploy()
             room.wait()
         assert memory.most_bytes <= DEFAULT_BYTES

@@ -140,7 +140,7 @@ def bad_line(lan: Lan, seed: int) -> Iterator[None]:
     ends: list[Host] = lan.hosts[:2]
     for host in ends:
         lan.bridge.run("ip", "link", "set", host.port, "nomaster")
-    command = [sys.executable, "-m", "classroom.bad_line", str(seed), *(host.port for host in ends)]
+    command = [sys.executable, "-m", "classroom.bad_line", str(seed), *(host.port for host in ends), "boot"]
     line = lan.bridge.popen(*command, env={**os.environ, "PYTHONPATH": str(VM_LAB)})
     try:
         yield

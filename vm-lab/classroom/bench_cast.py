@@ -8,7 +8,11 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from classroom.bench import Bench, failure, run_benches
+from classroom.bench_cast_crowd import bench_crowd
+from classroom.bench_cast_hostile import bench_hostile
+from classroom.bench_cast_late import bench_late, bench_unreached
 from classroom.bench_cast_lines import bench_line, bench_narrow, bench_tcp
+from classroom.bench_cast_returns import bench_memory, bench_returns
 from classroom.bench_cast_slow import bench_slow
 from classroom.cast_peers import HEADERS, TOOLS, TRIES, Casting, cast, cast_peer, file_in_memory, limit_bps, of_file
 from classroom.cast_record import CastRecord
@@ -89,6 +93,12 @@ def main() -> int:
         "narrow": bench_narrow,
         "tcp": bench_tcp,
         "slow": bench_slow,
+        "late": bench_late,
+        "unreached": bench_unreached,
+        "hostile": bench_hostile,
+        "returns": bench_returns,
+        "memory": bench_memory,
+        "crowd": bench_crowd,
     }
     return run_benches("vm-lab/bench cast", __doc__ or "", benches, record)
 

@@ -4,10 +4,9 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 from classroom.bench import failure
-from classroom.cast_peers import TOOLS, Tool, cast, file_in_memory, of_file
+from classroom.cast_peers import TOOLS, cast, file_in_memory, limited, of_file
 from classroom.cast_room import CastRoom
 from classroom.errors import LabError
 from classroom.figures import Failure, Figure
@@ -28,7 +27,7 @@ MOST = 1.05
 def bench_slow(lab: Run) -> Iterator[Figure | Failure]:
     """Seven receivers alone, beside one at a tenth of the rate, and beside one that is stopped for ten seconds."""
     source = file_in_memory(lab, FILE_BYTES)
-    tool = _limited(TOOLS["roomcast"])
+    tool = limited(TOOLS["roomcast"], RATE)
     with CastRoom(lab, "seven", 7) as room:
         alone_s = cast(lab, room, tool, source).seconds
     with CastRoom(lab, "eight", 8) as room:
@@ -42,10 +41,6 @@ def bench_slow(lab: Run) -> Iterator[Figure | Failure]:
         name = f"cast beside 1 of 8 stopped {STOPPED_S:.0f} s{of_file(FILE_BYTES)}"
         stopping = _Stopping(room.receivers[-1])
         yield _others(name, cast(lab, room, tool, source, stopping).seconds_each, alone_s)
-
-
-def _limited(tool: Tool) -> Tool:
-    return replace(tool, send=lambda source, receivers: [*tool.send(source, receivers), "--max-bitrate", RATE])
 
 
 def _others(name: str, seconds_each: tuple[float, ...], alone_s: float) -> Figure:

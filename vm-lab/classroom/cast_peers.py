@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from blake3 import blake3
@@ -86,6 +86,19 @@ class Tool:
     """Its receivers are daemons that never end: the sender's end is the end."""
     sender_may_stay: bool = False
     """Its work is done when the receivers hold the file; it is ended then when it does not see that."""
+
+
+def limited(tool: Tool, rate: str) -> Tool:
+    """Ours, with a maximum."""
+    return replace(tool, send=lambda source, receivers: [*tool.send(source, receivers), "--max-bitrate", rate])
+
+
+class WrongImages(LabError):
+    """Receivers ended well without the file, or with another."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(f"{count} receivers ended well, and have not what was sent")
+        self.count = count
 
 
 def _udpcast_send(source: Path, receivers: int) -> list[str]:
@@ -184,10 +197,7 @@ def cast(
             for process in (sender, *receivers):
                 process.end()
             cpu_s = sum(receiver.cpu_s for receiver in receivers)
-        wanted = _digest(source)
-        for output in outputs:
-            if not output.exists() or _digest(output) != wanted:
-                raise LabError(f"{tool.name} left a receiver without the file, or with another; see {log}")
+        check_outputs(source, outputs)
     finally:
         for output in outputs:
             output.unlink(missing_ok=True)
@@ -250,6 +260,13 @@ def cast_peer(lab: Run, room: CastRoom, tool: Tool, source: Path, within_s: floa
         except LabError as error:
             print(f"bench: {error}", file=sys.stderr)
     return None
+
+
+def check_outputs(source: Path, outputs: Sequence[Path]) -> None:
+    """Raises WrongImages when one is not the source, byte for byte."""
+    wanted = _digest(source)
+    if wrong := sum(not output.exists() or _digest(output) != wanted for output in outputs):
+        raise WrongImages(wrong)
 
 
 def _digest(file: Path) -> bytes:

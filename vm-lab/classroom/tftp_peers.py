@@ -250,6 +250,6 @@ def _lay_cable(lab: Run, tag: str, bad_line_seed: int | None, processes: context
     if bad_line_seed is not None:
         for device in ("s", "c"):
             run_program([*inside(between), "ip", "link", "set", device, "up"])
-        words = [sys.executable, "-m", "classroom.bad_line", str(bad_line_seed), "s", "c"]
+        words = [sys.executable, "-m", "classroom.bad_line", str(bad_line_seed), "s", "c", "boot"]
         _start([*inside(between), *words], lab.logs / f"{tag}-line.log", processes)
     return server, client

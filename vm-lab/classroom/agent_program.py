@@ -1,4 +1,4 @@
-"""The agent as a program of its own, for network tests: agent_program.py SERVER DISK MAC ADDRESS.
+"""The agent as a program in a network namespace: `python -m classroom.agent_program SERVER DISK MAC ADDRESS`.
 
 DISK is a block device or a file: the machine's only one. MAC and ADDRESS are the machine's, as /sys tells only of the
 interfaces outside its namespace. Each line of its log goes to stdout; a restart is a line too, and its end.
@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from netns import INTERFACE
-
+from classroom.cast_room import INTERFACE
 from imager.agent import main as agent_main
 from imager.agent import restart
 from imager.agent.client import ApplianceClient
@@ -39,8 +38,8 @@ def main() -> None:
 
         return now
 
-    agent_main.read_disks = lambda: (disk,)  # type: ignore[assignment]
-    restart.reboot, restart.power_off = leave("rebooted"), leave("powered off")  # type: ignore[assignment]
+    agent_main.read_disks = lambda: (disk,)  # type: ignore[assignment,attr-defined,misc]
+    restart.reboot, restart.power_off = leave("rebooted"), leave("powered off")
     client = ApplianceClient(server, inventory, console.say)
     agent = agent_main.Agent(client, console, inventory, None, pause=lambda seconds: None)
     agent.register()
