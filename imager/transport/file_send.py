@@ -1,7 +1,6 @@
 """The sending end of a file cast: announces itself, gives the catalogue, casts, and gives chunks by TCP to who asks."""
 
 import contextlib
-import mmap
 import secrets
 import sys
 import threading
@@ -9,8 +8,6 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
-
-from blake3 import blake3
 
 from imager.errors import CastError, SourceError
 from imager.multicast.events import (
@@ -173,7 +170,7 @@ class _Sending:
             if self._process is not None:
                 self._process.prepare()
                 stack.callback(self._process.stop)
-            hashes = self._hash()
+            hashes = self._source.hashes(lambda begun: self._tell(FileCastProgress("hash", begun, self._file_bytes)))
             if self._process is not None:
                 self._process.wait_ready()
             self._root = root_hash(self._file_bytes, hashes)
@@ -185,22 +182,6 @@ class _Sending:
                 announcer = Announcer(address, where, options.port, options.ttl, self._announce(server.port))
                 announcers.append(stack.enter_context(announcer))
             return self._until_ended(announcers)
-
-    def _hash(self) -> list[bytes]:
-        """The chunks' hashes, while the sending process comes up."""
-        hashes: list[bytes] = []
-        if not self._file_bytes:
-            return hashes
-        with (
-            self._path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory,
-            memoryview(memory) as view,
-        ):
-            for start in range(0, self._file_bytes, CHUNK_BYTES):
-                with view[start : start + CHUNK_BYTES] as chunk:
-                    hashes.append(blake3(chunk).digest())
-                self._tell(FileCastProgress("hash", start, self._file_bytes))
-        return hashes
 
     def _announce(self, catalogue_port: int) -> bytes:
         cast = self._cast

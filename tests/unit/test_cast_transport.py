@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from offer_builders import Offering
 
 from imager.errors import CastError, SourceError
@@ -500,6 +501,20 @@ def test_a_file_travels_as_a_source_and_its_shrinking_is_noticed(tmp_path: Path)
     path.write_bytes(b"abc")
     with pytest.raises(SourceError, match="changed while it was sent"):
         source.read_into(0, memoryview(data)[:4])
+
+
+def test_hashes_of_a_file_are_those_of_its_chunks_whichever_thread_took_them(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    data = random.Random(6).randbytes(100_000)
+    path.write_bytes(data)
+    begun: list[int] = []
+    hashes = FileChunks(path, len(data), 999).hashes(begun.append)
+    assert hashes == [blake3(data[at : at + 999]).digest() for at in range(0, len(data), 999)]
+    assert set(begun) <= set(range(0, len(data), 999))
+    path.write_bytes(data[:50_000])
+    with pytest.raises(SourceError, match="changed while it was sent"):
+        FileChunks(path, len(data), 999).hashes(begun.append)
+    assert FileChunks(path, 0, 999).hashes(begun.append) == []
 
 
 def test_programs_that_start_the_processes_load_no_numpy() -> None:
