@@ -45,6 +45,8 @@ _ADDRESS = ("10.0.0.9", 999)
 _MESSAGES = (
     Catalogue, Refusal, Admission, CastAddress, Inventory, Registration, Task, Progress, ProgressAnswer, TaskResult
 )  # fmt: skip
+_MOST_SAID = 300
+"""Bytes of a receiver that asks for chunks and reads none: what answers them lies in the kernel, which bounds it."""
 _CHUNKS = (b"0123", b"4567", b"89")
 HASHES = [blake3(chunk).digest() for chunk in _CHUNKS]
 
@@ -130,20 +132,21 @@ class CastTargets:
             with contextlib.suppress(MessageError, CastError):
                 said = decode(message, data)
                 assert decode(message, encode(said)) == said
-                check_address(said if isinstance(said, CastAddress) else getattr(said, "cast", None) or _CAST)
+                if isinstance(said, Catalogue | Admission) and said.cast is not None:
+                    check_address(said.cast)
 
     def tcp(self, data: bytes) -> None:
         """The TCP port of a file cast, and a receiver that came to one; the first byte says which of them hears it."""
         ours, theirs = socket.socketpair()
         with ours, theirs, contextlib.suppress(ImagerError, OSError):
-            theirs.sendall(data[1:])
+            theirs.sendall(data[1 : _MOST_SAID if data[:1] == b"\1" else None])
             theirs.shutdown(socket.SHUT_WR)
             offer = Offer(_Offering(), b"".join(HASHES), None)
-            match data[0] % 3 if data else 0:
-                case 0:
+            match data[:1]:
+                case b"\0":
                     if (greeted := greet(ours, offer)) is not None:
                         converse(*greeted, "10.0.0.9", offer)
-                case 1:
+                case b"\1":
                     converse(Channel(ours, b"sender", None), RECEIVER, "10.0.0.9", offer)
                 case _:
                     catalogue, hashes = take_catalogue(ours, "10.0.0.1", 7710, time.monotonic() + 5, None, "", None)
