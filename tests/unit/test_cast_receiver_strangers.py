@@ -101,6 +101,19 @@ def test_a_forged_packet_does_not_stand_for_the_true_one_of_its_sequence(forged_
     assert counted(shell)[:2] == (15, 0)
 
 
+def test_many_forged_packets_of_one_sequence_keep_out_neither_the_true_one_nor_its_neighbours() -> None:
+    shell = Shell()
+    shell.join(500)
+    true = packets(*range(250, 260), sequence=500)
+    forged = packets(*range(0, 40), sequence=500, key=WRONG_KEY)
+    forged[:, 12:HEADER_BYTES] = true[4, 12:HEADER_BYTES]
+    shell.hear(np.concatenate((forged[:20], true, forged[20:])))
+    assert counted(shell)[:2] == (10, 0)
+    assert shell.chunks() == {1: chunk_bytes(1)}
+    rejected = shell.session.statistics().rejected
+    assert rejected == {Reject.FORGED: 20, Reject.REPEATED: 20}  # those behind the true one are not opened
+
+
 def test_forged_sequences_far_ahead_do_not_shut_out_the_true_ones() -> None:
     shell = Shell()
     shell.join(0)
