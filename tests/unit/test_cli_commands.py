@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from netboot.cli.main import app
+from netboot.cli.main import build_app
 
+APP = build_app()
 COMMANDS = [
     (),
     ("serve",),
@@ -56,7 +57,7 @@ def roomcast(directory: Path, *arguments: str) -> subprocess.CompletedProcess[st
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command) or "roomcast")
 def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
-    done = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "120"})
+    done = CliRunner().invoke(APP, [*command, "--help"], env={"COLUMNS": "120"})
     assert done.exit_code == 0, done.output
     assert "Usage: roomcast" in done.output
     described = [line for line in done.output.splitlines() if line.strip().endswith(".")]
@@ -153,7 +154,7 @@ def test_damaged_image_is_told_with_exit_code_1(tmp_path: Path) -> None:
 def test_send_starts_without_what_it_does_not_need() -> None:
     """Names of modules that take long to import, none of them for a file cast's command line."""
     code = (
-        "import sys; import netboot.cli.main; "
+        "import sys; from netboot.cli.main import build_app; build_app('send'); "
         "slow = 'fastapi sqlalchemy uvicorn httpx jinja2 numpy scapy rich.live netboot.config'.split(); "
         "print([name for name in slow if name in sys.modules])"
     )

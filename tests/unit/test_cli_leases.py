@@ -6,7 +6,7 @@ import pytest
 from lease_builders import a_lease, changes, open_leases
 from typer.testing import CliRunner, Result
 
-from netboot.cli.main import app
+from netboot.cli.main import build_app
 from netboot.cli.output import print_json
 from netboot.dhcp.lease_time import ClockReading
 from netboot.errors import ServiceError
@@ -26,7 +26,7 @@ def damaged_leases(data: Path) -> Path:
 
 
 def recover(data: Path) -> Result:
-    return CliRunner().invoke(app, ["lease", "recover", "--data", str(data)])
+    return CliRunner().invoke(build_app(), ["lease", "recover", "--data", str(data)])
 
 
 def test_the_command_that_a_refusal_names_brings_back_what_can_be_read(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from deployment_builders import a_bench
 from inventories import an_inventory
 from typer.testing import CliRunner, Result
 
-from netboot.cli.main import app
+from netboot.cli.main import build_app
 from netboot.errors import ServiceError
 from netboot.persistence.database import Database, open_database
 from netboot.persistence.machines import MachineRepository
@@ -96,7 +96,7 @@ def test_damaged_database_is_refused_by_name_and_left_as_it_is(path: Path, damag
 
 
 def recover(data: Path) -> Result:
-    return CliRunner().invoke(app, ["database", "recover", "--data", str(data)])
+    return CliRunner().invoke(build_app(), ["database", "recover", "--data", str(data)])
 
 
 def test_the_command_that_the_refusal_names_brings_back_what_can_be_read(path: Path) -> None:
