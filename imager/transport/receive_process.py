@@ -31,8 +31,10 @@ _STATISTICS_S = 0.1
 _BEHIND_S = 0.5
 """Packets that overran the socket's buffer are told of so long."""
 _FEW_PACKETS = 132
-"""A batch below this is followed by a short sleep: one turn of the loop then takes what would have cost several."""
-_GATHER_S = 0.0015
+"""After a batch below this the group's packets wait: the next turn then takes what would have cost several..."""
+_GATHER_S = 0.008
+"""...so long at most, until the session has something to say, or another to be heard."""
+_LONGEST_WAIT_S = 0.25
 _READS = 64
 """Datagrams of the sender's address in one turn: whoever forges that address keeps nobody from the group's packets."""
 _clock = time.monotonic
@@ -86,19 +88,25 @@ class ReceivingLoop:
 
     def run(self) -> None:
         """Until the session is closed or the parent has gone; OSError when it went while it was told something."""
-        poller = select.poll()
-        for readable in (self._group, self._control, self._connection):
-            poller.register(readable.fileno(), select.POLLIN)
+        all_sockets, others = select.poll(), select.poll()
+        all_sockets.register(self._group.fileno(), select.POLLIN)
+        for readable in (self._control, self._connection):
+            all_sockets.register(readable.fileno(), select.POLLIN)
+            others.register(readable.fileno(), select.POLLIN)
         group, control = self._group.fileno(), self._control.fileno()
         session = self._session
+        few = False
         while True:
             now = _clock()
             self._tell(now)
             if session.closed:
                 return
             due = session.next_timeout()
-            wait_ms = 250 if due is None else max(0, int((due - now) * 1000) + 1)
-            ready = {descriptor for descriptor, _ in poller.poll(min(wait_ms, 250))}
+            wait_s = _LONGEST_WAIT_S if due is None else min(max(0.0, due - now), _LONGEST_WAIT_S)
+            if few:
+                gather_s = min(wait_s, _GATHER_S)
+                wait_s = 0.0 if others.poll(int(gather_s * 1000)) else wait_s - gather_s
+            ready = {descriptor for descriptor, _ in all_sockets.poll(int(wait_s * 1000) + 1)}
             now = _clock()
             few = False
             if group in ready:
@@ -116,8 +124,6 @@ class ReceivingLoop:
                     self._control.send(datagram)
             if self._parent_gone:
                 return
-            if few and not session.closed:
-                time.sleep(_GATHER_S)
 
     def _read_control(self, now: float) -> None:
         # ICMP errors (nobody listens there now, a firewall says no): the session's own timeout judges them
