@@ -81,6 +81,9 @@ _RATE_DIFFERS = 0.05
 """A rate is told again when it differs by this share."""
 _END_BEACONS = 4
 _END_BEACON_S = 0.01
+_ALONE_S = 0.75
+"""Receivers say something twice a second: when nobody has for so long, the network is away or all of them are, and what
+would be sent meanwhile had to be sent again."""
 _LAST_SEQUENCE = 0xFFFFFFFF
 
 Address = tuple[str, int]
@@ -158,6 +161,8 @@ class SenderSession:
         self._beacon_sequence = -1  # what the last beacon said
         self._end_beacons = _END_BEACONS
         self._begun_at = now
+        self._heard_at = now  # of anybody who still receives
+        self._is_alone = False  # nobody has said anything of late
         self._first_pass_s = 0.0
         self._passed: deque[tuple[float, int]] = deque([(now, 0)])  # when, and what the frontier was then
         self._is_held = settings.is_held
@@ -197,6 +202,7 @@ class SenderSession:
                 self._start_sending(now)
 
     def _start_sending(self, now: float) -> None:
+        self._heard_at = now
         self._enter(Phase.SENDING, now)
         self._end_if_nobody_waits(now)
 
@@ -255,7 +261,8 @@ class SenderSession:
         self._answer(head.receiver, member, message, Answer.ACCEPTED, source)
         if member.standing is Standing.DONE:
             return
-        member.heard_at = now
+        member.heard_at = self._heard_at = now
+        self._is_alone = False
         if member.standing is Standing.EXPECTED:
             member.standing = Standing.JOINED
             self._events.append(ReceiverJoined(head.receiver, source[0]))
@@ -358,6 +365,9 @@ class SenderSession:
         if now >= self._beacon_at:
             return self._beacon(now)
         if self.phase not in (Phase.SENDING, Phase.REPAIRING) or now < self._pacer.due():
+            return None
+        self._is_alone = now - self._heard_at > _ALONE_S
+        if self._is_alone:
             return None
         rate_bps = self._rate.rate_bps
         runs = self._choose(burst_packets(rate_bps, self._layout.packet_bytes, self._rate.burst_s), now)
@@ -524,7 +534,8 @@ class SenderSession:
             if silence is not None:
                 times.append(silence)
             times.append(self._slow.next_look())
-            if self.phase is Phase.SENDING or self._repairs.row_count or self._repairs.whole_count:
+            work = self.phase is Phase.SENDING or self._repairs.row_count or self._repairs.whole_count
+            if work and not self._is_alone:
                 times.append(self._pacer.due())
         return min(times)
 

@@ -309,6 +309,26 @@ class TestReceivers:
         assert answers(session) == [Ack(Kind.DONE, Answer.ACCEPTED, 0)] * 3
         assert sum(isinstance(event, ReceiverDone) for event in session.events()) == 1
 
+    def test_nothing_but_beacons_is_sent_while_nobody_says_anything(self) -> None:
+        """A network that is away, or a room without power: what would be sent meanwhile had to be sent again."""
+        session = a_session(receivers=2, silence_timeout_s=100, max_bitrate_bps=10e6, start_bps=10e6)
+        hear(session, Join(3), 0.0)
+        sent_at: list[float] = []
+        beacons: list[float] = []
+        for now in np.arange(0, 32, 0.01).round(2).tolist():
+            if (now <= 0.5 or now >= 30) and now * 10 % 1 == 0:
+                hear(session, Status(a_report()), now, receiver=int(now * 10) % 2)
+            burst = session.datagrams_to_send(now)
+            if burst is not None:
+                (sent_at if burst.runs else beacons).append(now)
+            due = session.next_timeout()
+            if 2 < now < 30:
+                assert due is not None and due > now, "it would not sleep"
+        away = [now for now in sent_at if now < 30]
+        assert away and max(away) <= 0.5 + 0.76
+        assert min(now for now in sent_at if now > 2) == 30
+        assert sum(2 < now < 30 for now in beacons) == pytest.approx(28 * 4, abs=5)
+
     def test_a_silent_receiver_is_failed_at_the_stated_time_and_not_before(self) -> None:
         session = a_session(receivers=2, silence_timeout_s=5)
         hear(session, Status(a_report()), 4.9, receiver=1)
