@@ -9,7 +9,7 @@ import contextlib
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -69,6 +69,15 @@ class Refusal:
     """Why, for a person; empty: it is no refusal."""
 
 
+Choose = Callable[[Catalogue, Sequence[bytes]], bytes | None]
+"""Which chunks are wanted of a file with these hashes, as a bitmap; None: all. The sender waits for it meanwhile."""
+
+
+def choose_all(catalogue: Catalogue, hashes: Sequence[bytes]) -> bytes | None:
+    """Every chunk is wanted."""
+    return None
+
+
 def stored_lengths(file_bytes: int, chunk_bytes: int) -> list[int]:
     """Bytes of each chunk of a file."""
     whole, rest = divmod(file_bytes, chunk_bytes)
@@ -120,9 +129,9 @@ def fetch_catalogue(
     within_s: float = WHOLE_S,
     key: bytes | None = None,
     root: str = "",
-    wanted: bytes | None = None,
+    choose: Choose = choose_all,
 ) -> tuple[Catalogue, list[bytes]]:
-    """The catalogue of a sender and its chunks' hashes. The sender is told which chunks are `wanted`, None: all.
+    """The catalogue of a sender and its chunks' hashes. The sender is told which chunks `choose` wants.
 
     Raises CastError when it is not of the file with this `root` (empty: any will do), when it does not agree, or cannot
     be had within `within_s`, however slowly the sender goes on; KeyMismatch when the key is what lacks.
@@ -130,7 +139,7 @@ def fetch_catalogue(
     end = time.monotonic() + within_s
     try:
         with _connect(address, port, min(within_s, _TIMEOUT_S)) as connection:
-            return take_catalogue(connection, address, port, end, key, root, wanted)
+            return take_catalogue(connection, address, port, end, key, root, choose)
     except MessageError as error:
         raise CastError(f"{address} port {port} is not a sender of a file: {error}") from error
     except OSError as error:
@@ -144,7 +153,7 @@ def take_catalogue(
     end: float,
     key: bytes | None,
     root: str,
-    wanted: bytes | None,
+    choose: Choose,
 ) -> tuple[Catalogue, list[bytes]]:
     """fetch_catalogue by a connection that is there, until `end` of the monotonic clock.
 
@@ -172,6 +181,7 @@ def take_catalogue(
         raise CastError(f"the catalogue of {address} is damaged")
     if root not in ("", catalogue.root):
         raise CastError(f"{address} sends another file")
+    wanted = choose(catalogue, hashes)
     channel.give(full_bitmap(count) if wanted is None else wanted)
     return catalogue, hashes
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import asyncio_dgram
 
 from imager.errors import CastError, PacketError
-from imager.transport.catalogue import Catalogue, fetch_catalogue
+from imager.transport.catalogue import Catalogue, Choose, choose_all, fetch_catalogue
 from imager.transport.group_socket import address_of, aim, family_of, hear, socket_address
 from imager.transport.own_end import OwnEnd
 from imager.wire.announce import parse_announce
@@ -36,7 +36,7 @@ class Finder:
     def __init__(self, key: bytes | None, max_wait_s: float, tell: Callable[[str], None]) -> None:
         """`max_wait_s`: 0, as long as it takes. `tell` gets why a sender could not be used, once a reason."""
         self._root = ""
-        self._wanted: bytes | None = None
+        self._choose: Choose = choose_all
         self._key = key
         self._max_wait_s = max_wait_s
         self._end = time.monotonic() + max_wait_s if max_wait_s else math.inf
@@ -44,9 +44,9 @@ class Finder:
         self._told: set[str] = set()
         self._failure: CastError | None = None
 
-    def go_on_with(self, root: str, wanted: bytes | None) -> None:
-        """Only the file with this root will do, of which these chunks are wanted, None: all."""
-        self._root, self._wanted = root, wanted
+    def look_for(self, root: str, choose: Choose) -> None:
+        """The file with this root, empty: any, of which those chunks are wanted that `choose` says."""
+        self._root, self._choose = root, choose
 
     def listen(self, own: OwnEnd, port: int) -> Found:
         """The first sender that announces itself and gives its catalogue.
@@ -101,7 +101,7 @@ class Finder:
     def _fetch(self, sender: str, port: int) -> Found | None:
         try:
             within_s = min(_CATALOGUE_S, max(0.01, self._end - time.monotonic()))
-            return sender, port, *fetch_catalogue(sender, port, within_s, self._key, self._root, self._wanted)
+            return sender, port, *fetch_catalogue(sender, port, within_s, self._key, self._root, self._choose)
         except CastError as error:
             self._failure = error
             if len(self._told) < _MOST_FAILED and str(error) not in self._told:

@@ -36,7 +36,8 @@ class FileCastNote:
 
     what: str
     """Sender: joined, probed (what it heard of the burst before the cast), unicast (it gets the file by TCP), done,
-    failed, refused (it was not given the catalogue). Receiver: unicast, passed over (a sender that cannot be used)."""
+    failed, refused (it was not given the catalogue). Receiver: resumed (an earlier try left a part), unicast, waiting
+    (for a sender to come back), passed over (one that cannot be used)."""
     text: str
     """For a person."""
     receiver: str = ""

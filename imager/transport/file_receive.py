@@ -5,6 +5,7 @@ import dataclasses
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from blake3 import blake3
@@ -12,7 +13,7 @@ from blake3 import blake3
 from imager.errors import CastError, GroupUnheard, TargetError
 from imager.multicast.events import ReceiveStatistics
 from imager.multicast.memory import divide_memory
-from imager.transport.catalogue import Catalogue, ChunkConnection, stored_lengths
+from imager.transport.catalogue import Catalogue, Choose, ChunkConnection, stored_lengths
 from imager.transport.discovery import Finder, Found
 from imager.transport.file_cast import (
     STREAM,
@@ -33,6 +34,8 @@ from imager.wire.groups import is_ipv6
 _WORKERS = 2
 _SILENT_S = 6.0
 """Of a sender that has sent: then another sender of the file is looked for, and this one, should it be back."""
+_LOOK_S = 20.0
+"""For what an earlier try left: the sender waits meanwhile. What was not looked at comes again."""
 _MAX_WRONG = 5
 """A chunk that arrives wrong so often is wrong at its source."""
 
@@ -74,12 +77,22 @@ class _Receiving:
             self._prepared = PreparedReceiver()  # comes up while we wait for a sender
             stack.callback(self._close_prepared)
             self._tell(FileCastProgress("discover", 0, 0))
-            sender, port, catalogue, hashes = self._find(options.max_wait_s)
+            opened = stack.enter_context(contextlib.ExitStack())
+            taking: _Taking | None = None
+
+            def choose(catalogue: Catalogue, hashes: Sequence[bytes]) -> bytes | None:
+                nonlocal taking
+                opened.close()  # of a sender that could not be used after all
+                taking = _Taking(self._sink(opened, catalogue), catalogue, hashes, self._tell)
+                if here := taking.take_left():
+                    self._note(FileCastNote("resumed", f"{here} of {len(hashes)} chunks are here from an earlier try"))
+                return taking.wanted()
+
+            sender, port, catalogue, _ = self._find(options.max_wait_s, choose)
+            assert taking is not None, "a sender was found, and told what is wanted"
             began_s = time.monotonic()
-            sink = self._sink(stack, catalogue)
-            taking = _Taking(sink, catalogue, hashes, self._tell)
-            unheard = self._until_whole(sender, port, catalogue, sink, taking)
-            sink.drain()
+            unheard = self._until_whole(sender, port, catalogue, taking)
+            taking.sink.drain()
             counted = self._counted
             return ReceiveResult(
                 self._output,
@@ -91,18 +104,18 @@ class _Receiving:
                 unheard,
             )
 
-    def _find(self, max_wait_s: float, root: str = "", wanted: bytes | None = None) -> Found:
-        """A sender; with a `root`, one of the file that has it, of which these chunks are wanted."""
+    def _find(self, max_wait_s: float, choose: Choose, root: str = "") -> Found:
+        """A sender, of this `root` if any; which of its chunks are wanted `choose` says."""
         options = self._options
         finder = Finder(options.key, max_wait_s, lambda text: self._note(FileCastNote("passed over", text)))
-        finder.go_on_with(root, wanted)
+        finder.look_for(root, choose)
         if options.sender is None:
             self._own = find_own_end(options.interface)
             return finder.listen(self._own, options.port)
         self._own = find_own_end(options.interface, options.sender)
         return finder.ask(options.sender, options.port)
 
-    def _until_whole(self, sender: str, port: int, catalogue: Catalogue, sink: Sink, taking: "_Taking") -> str:
+    def _until_whole(self, sender: str, port: int, catalogue: Catalogue, taking: "_Taking") -> str:
         """Receive from one sender of the file after the other; why multicast did not bring it, if it did not.
 
         A sender may be killed and started again, or the network be away: what was taken is not sent again.
@@ -111,10 +124,10 @@ class _Receiving:
             unheard = "its sender casts nothing" if catalogue.unicast else ""
             try:
                 if not unheard:
-                    unheard = self._by_cast(sender, catalogue, sink, taking)
+                    unheard = self._by_cast(sender, catalogue, taking)
                 if unheard:
                     self._note(FileCastNote("unicast", f"{unheard}: the file is fetched from {sender} by TCP"))
-                    self._by_tcp(sender, port, catalogue, sink, taking)
+                    self._by_tcp(sender, port, catalogue, taking)
                 return unheard
             except SourceSpoilt:
                 raise
@@ -123,7 +136,7 @@ class _Receiving:
                 self._tell(FileCastProgress("discover", taking.done_bytes, catalogue.file_bytes))
                 try:
                     sender, port, catalogue, _ = self._find(
-                        self._options.sender_timeout_s, catalogue.root, taking.wanted()
+                        self._options.sender_timeout_s, lambda catalogue, hashes: taking.wanted(), catalogue.root
                     )
                 except CastError as none:
                     raise CastError(f"{error}, and no sender of the same file came back: {none}") from error
@@ -139,7 +152,7 @@ class _Receiving:
         spool = self._options.spool
         return stack.enter_context(StreamSink(stream, catalogue.file_bytes, catalogue.chunk_bytes, spool))
 
-    def _by_cast(self, sender: str, catalogue: Catalogue, sink: Sink, taking: "_Taking") -> str:
+    def _by_cast(self, sender: str, catalogue: Catalogue, taking: "_Taking") -> str:
         """Empty when everything came; else why nothing comes this way."""
         cast = catalogue.cast
         try:
@@ -162,7 +175,7 @@ class _Receiving:
         try:
             process.start()
             take_chunks(process, taking.make_take, workers=_WORKERS)
-            sink.publish()
+            taking.sink.publish()
             process.done()
         except GroupUnheard as error:
             return str(error)
@@ -172,13 +185,13 @@ class _Receiving:
         return ""
 
     @staticmethod
-    def _by_tcp(sender: str, port: int, catalogue: Catalogue, sink: Sink, taking: "_Taking") -> None:
+    def _by_tcp(sender: str, port: int, catalogue: Catalogue, taking: "_Taking") -> None:
         connection = ChunkConnection(sender, port, catalogue)
         with contextlib.closing(connection):
             for index in taking.lacking():
                 while not taking.take(ReceivedChunk(index, memoryview(connection.chunk(index))), "fetch"):
                     pass
-            sink.publish()
+            taking.sink.publish()
             connection.say_done()
 
 
@@ -189,8 +202,8 @@ class SourceSpoilt(CastError):
 class _Taking:
     """Chunks become parts of the file when their hash holds; others are asked for again."""
 
-    def __init__(self, sink: Sink, catalogue: Catalogue, hashes: list[bytes], tell: ProgressCallback) -> None:
-        self._sink = sink
+    def __init__(self, sink: Sink, catalogue: Catalogue, hashes: Sequence[bytes], tell: ProgressCallback) -> None:
+        self.sink = sink
         self._catalogue = catalogue
         self._hashes = hashes
         self._tell = tell
@@ -211,6 +224,19 @@ class _Taking:
 
         return build_bitmap(self.lacking(), len(self._hashes))
 
+    def take_left(self) -> int:
+        """Chunks that an earlier try left and that are right need not come again; how many."""
+        lengths = stored_lengths(self._catalogue.file_bytes, self._catalogue.chunk_bytes)
+        end_s = time.monotonic() + _LOOK_S
+        for index, length in enumerate(lengths):
+            left = self.sink.left(index * self._catalogue.chunk_bytes, length)
+            if left and blake3(left).digest() == self._hashes[index]:
+                self._taken.add(index)
+                self._done += length
+            if time.monotonic() > end_s:
+                break
+        return len(self._taken)
+
     def lacking(self) -> list[int]:
         return [index for index in range(len(self._hashes)) if index not in self._taken]
 
@@ -222,7 +248,7 @@ class _Taking:
             self._note_wrong(chunk.index)
             return False
         with storing():
-            self._sink.write(chunk.data, chunk.index * self._catalogue.chunk_bytes)
+            self.sink.write(chunk.data, chunk.index * self._catalogue.chunk_bytes)
         with self._lock:
             self._taken.add(chunk.index)
             self._done += len(chunk.data)

@@ -1,8 +1,9 @@
 """Where a received file goes, in whatever order its chunks come: a file, or a stream that takes it in order."""
 
 import contextlib
+import fcntl
 import os
-import secrets
+import stat
 import tempfile
 import threading
 from pathlib import Path
@@ -13,10 +14,15 @@ from imager.errors import TargetError
 _UNFLUSHED_BYTES = 32 << 20
 """Written and not yet on the disk, for each thread that writes."""
 _COPY_BYTES = 1 << 20
+_BLOCK_BYTES = 512
+"""stat(2): st_blocks."""
 
 
 class Sink(Protocol):
     """Takes a file. What was not published when its context ends leaves nothing behind."""
+
+    def left(self, at: int, length: int) -> bytes:
+        """What an earlier try left there, which may be anything; empty: nothing."""
 
     def write(self, data: memoryview | bytes, at: int) -> None:
         """Verified bytes, by several threads. Raises TargetError."""
@@ -31,26 +37,61 @@ class Sink(Protocol):
 class PartFile:
     """A file under another name, until it is whole. As a context it leaves nothing else behind.
 
-    Written by several threads. What the kernel has not yet written to the disk is bounded: whoever comes across the
-    bound waits for the disk, so that a slow one shows as what it is, and publish() has little left to flush.
+    What a program that was killed left is taken over, by one program at a time; nobody else's file is. Written by
+    several threads. What the kernel has not yet written to the disk is bounded: whoever comes across the bound waits
+    for the disk, so that a slow one shows as what it is, and publish() has little left to flush.
     """
 
     def __init__(self, output: Path, file_bytes: int) -> None:
         self._output = output
-        self._path = output.with_name(f".{output.name}.{secrets.token_hex(4)}.part")
+        self._path = output.with_name(f".{output.name}.part")
         self._file_bytes = file_bytes
         self._descriptor = -1
+        self._is_new = True
         self._unflushed = 0
 
     def __enter__(self) -> "PartFile":
         try:
-            _check_space(self._output.parent, self._file_bytes)
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-            os.ftruncate(self._descriptor, self._file_bytes)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            try:
+                self._check_own(descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            self._descriptor = descriptor
+            there = os.fstat(descriptor).st_blocks * _BLOCK_BYTES
+            self._is_new = not there
+            _check_space(self._output.parent, self._file_bytes - there)
+            os.ftruncate(descriptor, self._file_bytes)
         except OSError as error:
             self._remove()
             raise TargetError(f"cannot write {self._output}: {error.strerror}") from error
+        except TargetError:
+            self._remove()
+            raise
         return self
+
+    def _check_own(self, descriptor: int) -> None:
+        """Whether this program may use the file that has the name, and is the only one. Raises TargetError."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            found, named = os.fstat(descriptor), self._path.stat(follow_symlinks=False)
+        except (BlockingIOError, FileNotFoundError) as error:
+            raise TargetError(f"another program receives {self._output} at this moment") from error
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+            raise TargetError(f"{self._path} is not what this program left there: remove it")
+        if found.st_ino != named.st_ino:
+            raise TargetError(f"another program receives {self._output} at this moment")
+
+    def left(self, at: int, length: int) -> bytes:
+        if self._is_new:
+            return b""
+        try:
+            if os.lseek(self._descriptor, at, os.SEEK_DATA) >= at + length:
+                return b""
+            return os.pread(self._descriptor, length, at)
+        except OSError:  # no data from there to the end, or no longer readable: it comes again
+            return b""
 
     def __exit__(self, *_: object) -> None:
         self._remove()
@@ -123,6 +164,9 @@ class StreamSink:
             return  # it may be stuck in a reader that takes nothing: it ends with the program
         self._thread.join()
         self._file.close()
+
+    def left(self, at: int, length: int) -> bytes:
+        return b""
 
     def write(self, data: memoryview | bytes, at: int) -> None:
         try:

@@ -18,7 +18,7 @@ from imager.multicast.layout import CastLayout, unpack_wanted
 from imager.multicast.receiver import ReceiverSession, ReceiverSettings
 from imager.multicast.sender import SenderSession, SenderSettings
 from imager.transport.cast_address import check_address
-from imager.transport.catalogue import Catalogue, Channel, Refusal, root_hash, take_catalogue
+from imager.transport.catalogue import Catalogue, Channel, Refusal, choose_all, root_hash, take_catalogue
 from imager.transport.catalogue_server import Offer, converse, greet
 from imager.wire.announce import build_announce, parse_announce
 from imager.wire.messages import (
@@ -149,7 +149,9 @@ class CastTargets:
                 case b"\1":
                     converse(Channel(ours, b"sender", None), RECEIVER, "10.0.0.9", offer)
                 case _:
-                    catalogue, hashes = take_catalogue(ours, "10.0.0.1", 7710, time.monotonic() + 5, None, "", None)
+                    catalogue, hashes = take_catalogue(
+                        ours, "10.0.0.1", 7710, time.monotonic() + 5, None, "", choose_all
+                    )
                     assert root_hash(catalogue.file_bytes, hashes) == catalogue.root
 
 

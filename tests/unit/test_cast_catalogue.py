@@ -176,9 +176,9 @@ def test_the_sender_hears_what_is_wanted_and_who_wanted_another_file() -> None:
     with a_sender() as (port, offering):
         root = root_hash(10, HASHES)
         fetch_catalogue(LOOPBACK, port)
-        fetch_catalogue(LOOPBACK, port, root=root, wanted=b"\x40")
+        fetch_catalogue(LOOPBACK, port, root=root, choose=lambda catalogue, hashes: b"\x40")
         with pytest.raises(CastError, match="sends another file"):
-            fetch_catalogue(LOOPBACK, port, root="00" * 32, wanted=b"\x40")
+            fetch_catalogue(LOOPBACK, port, root="00" * 32, choose=lambda catalogue, hashes: b"\x40")
         deadline = time.monotonic() + 10
         while len(offering.wanted) < 3:
             assert time.monotonic() < deadline
