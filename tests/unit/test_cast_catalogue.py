@@ -6,10 +6,12 @@ import os
 import resource
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import offer_builders
 import pytest
 from blake3 import blake3
 
@@ -250,3 +252,66 @@ def test_who_came_while_no_descriptor_was_left_is_let_in_when_there_is_one() -> 
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         coming[-1].settimeout(10)
         assert coming[-1].recv(4) == b"RCF1"
+
+
+ADDRESS = CastAddress(4711, 1, "239.77.99.1", 7711, "", 7712, PACKET_BYTES, "00" * 32, "11" * 32)
+
+
+@contextlib.contextmanager
+def offered(catalogue: Catalogue, hashes: list[bytes]) -> Iterator[int]:
+    """The port where this is given, whatever it is."""
+    server = CatalogueServer(LOOPBACK, 0, offer_builders.Offering(catalogue), hashes)
+    try:
+        yield server.port
+    finally:
+        server.close()
+
+
+def test_a_catalogue_is_fetched_as_it_was_offered() -> None:
+    hashes = [bytes([n]) * 32 for n in range(3)]
+    catalogue = Catalogue("häuser.iso", 2500, 1000, root_hash(2500, hashes), ADDRESS)
+    with offered(catalogue, hashes) as port:
+        assert fetch_catalogue(LOOPBACK, port) == (catalogue, hashes)
+
+
+@pytest.mark.parametrize(
+    ("catalogue", "hashes", "reason"),
+    [
+        (Catalogue("f", 2500, 1000, "00", ADDRESS), [bytes(32)] * 3, "is damaged"),
+        (Catalogue("f", 2500, 1000, "00", ADDRESS), [bytes(32)] * 2, "timed out"),
+        (Catalogue("f", 2500, 1000, "00", ADDRESS), [bytes(32)] * 4, "a frame of 128 bytes"),
+        (Catalogue("f", -1, 1000, "00", ADDRESS), [], "impossible size"),
+        (Catalogue("f", 1, 0, "00", ADDRESS), [], "impossible size"),
+        (Catalogue("f", 1, (16 << 20) + 1, "00", ADDRESS), [], "impossible size"),
+        (Catalogue("f", 2**36, 1, "00", ADDRESS), [], "at most 4194304 can be received"),
+        (Catalogue("f", 2**62, 1000, "00", ADDRESS), [], "at most 4194304 can be received"),
+    ],
+    ids=[
+        "another root",
+        "too few hashes",
+        "too many hashes",
+        "negative size",
+        "chunks of nothing",
+        "chunks that fit no memory",
+        "many chunks",
+        "a huge file",
+    ],
+)
+def test_a_catalogue_that_does_not_agree_is_refused(catalogue: Catalogue, hashes: list[bytes], reason: str) -> None:
+    with offered(catalogue, hashes) as port, pytest.raises(CastError, match=reason):
+        fetch_catalogue(LOOPBACK, port, within_s=2)
+
+
+def test_a_port_that_speaks_something_else_is_refused() -> None:
+    with socket.create_server((LOOPBACK, 0)) as listener:
+
+        def greet() -> None:
+            with listener.accept()[0] as connection:
+                connection.recv(100)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        with pytest.raises(CastError, match="is not a sender of a file"):
+            fetch_catalogue(LOOPBACK, listener.getsockname()[1])
+        thread.join()
