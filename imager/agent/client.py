@@ -167,7 +167,7 @@ class ApplianceClient:
             try:
                 status, answer = self._exchange(method, path, body, kind, timeout_s)
             except (OSError, http.client.HTTPException) as error:
-                trouble = f"no answer from the appliance at {self._host}:{self._port} ({error or type(error).__name__})"
+                trouble = f"no answer from the appliance at {self._host}:{self._port} ({_reason_of(error)})"
             else:
                 if 200 <= status < 300:
                     return answer
@@ -211,6 +211,10 @@ class ApplianceClient:
     def _forget(self, connection: http.client.HTTPConnection) -> None:
         connection.close()
         self._local.connection = None
+
+
+def _reason_of(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _reason(answer: bytes) -> str:

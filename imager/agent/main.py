@@ -207,7 +207,10 @@ class Agent:
             self._console.show_progress(progress, context.meter.phases())
             try:
                 answer = self._client.progress(context.task_id, progress)
-                silent = False
+                if silent:
+                    silent = False
+                    context.say("the appliance answers again")
+                    self._console.show(detail="")
                 # An answer that comes late may be about the cast before.
                 if answer.again and context.meter.snapshot().cast == progress.cast:
                     context.cast_over.set()
@@ -215,8 +218,11 @@ class Agent:
                 context.gone.set()
             except ImagerError as error:
                 if not silent:
-                    context.say(f"progress was not told: {error}")
-                silent = True
+                    silent = True
+                    context.say(f"{error}; waiting for it")
+                    self._console.show(
+                        detail="The appliance does not answer: this machine waits for it, and goes on with what it has."
+                    )
 
     def _leave(self, after: After) -> None:
         if after is After.STAY:

@@ -97,6 +97,8 @@ def describe_progress(progress: Progress) -> str:
         left = seconds_left(progress)
         if left is not None:
             parts.append(f"{describe_time(left)} left")
+    if progress.note:
+        parts.append(plain(progress.note))
     return ", ".join(parts)
 
 
@@ -150,6 +152,8 @@ def _steps(state: PanelState, width: int) -> list[str]:
         if step == now and state.progress is not None and not state.failed:
             lines.append(f"  {BAR}{NOW_MARK} {step:<11}{RESET} {taken:>8}")
             lines += _bar(state.progress, width)
+            if state.progress.note:
+                lines.append(f"    {BOLD}{plain(state.progress.note)}{RESET}")
         elif step == now and state.failed:
             lines.append(f"  {WRONG}x {step:<11}{RESET} {taken:>8}")
         elif seconds is not None:

@@ -93,7 +93,7 @@ class Reception:
             self._receive_cast(admission.cast, bitmap)
         elif admission.unicast:
             context.say(f"by unicast: {admission.reason}")
-            self._take_in(UnicastSource(self._fetch, sorted(self._lacking)))
+            self._take_in(UnicastSource(self._fetch, sorted(self._lacking)), self._lacking.discard)
         else:
             raise CastError("the appliance tells no way to the image")
 
@@ -109,10 +109,11 @@ class Reception:
             prepared=self._take_prepared(),
         )
         reason = "the agent failed"
+        context.meter.note("waits for the cast to begin")
         context.listen(cast.session)
         try:
             process.start()
-            self._take_in(process)
+            self._take_in(process, self._took_of_cast)
             process.done()
         except BaseException as error:
             reason = str(error) or type(error).__name__
@@ -140,8 +141,12 @@ class Reception:
         self._counters.received_bytes += len(stored)
         return stored
 
-    def _take_in(self, source: Source) -> None:
-        take_in(_Noting(source, self._lacking.discard), self._manifest, self._target, self._context)
+    def _took_of_cast(self, index: int) -> None:
+        self._context.meter.note("")
+        self._lacking.discard(index)
+
+    def _take_in(self, source: Source, took: Callable[[int], None]) -> None:
+        take_in(_Noting(source, took), self._manifest, self._target, self._context)
 
 
 class _Noting:

@@ -67,6 +67,14 @@ def test_the_panel_tells_step_percent_rate_and_time_left() -> None:
     assert "line 29" in text
 
 
+def test_what_is_waited_for_is_told_below_the_bar_and_on_serial_lines() -> None:
+    progress = Progress("receive", 610_000_000, 1_000_000_000, 0.0, note="waits for \x1b[2Jthe appliance")
+    lines = visible(render(a_state(progress=progress), 80, 24))
+    bar = next(number for number, line in enumerate(lines) if "61 %" in line)
+    assert lines[bar + 1].strip() == "waits for the appliance"
+    assert describe_progress(progress) == "receive 61 %, 0.0 MB/s, waits for the appliance"
+
+
 def test_a_failure_is_wrapped_not_cut() -> None:
     reason = "/dev/sda has 4294967296 bytes, image golden needs 8589934592 (4294967296 more); nothing was written"
     text = " ".join(" ".join(visible(render(a_state(failed=True, headline="Failed", detail=reason), 80, 24))).split())

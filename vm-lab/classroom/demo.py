@@ -62,7 +62,7 @@ class Progress:
             return
         for task in session["tasks"]:
             progress = task["progress"]
-            step = progress["step"] if progress and task["state"] == "running" else task["state"]
+            step = (progress and task["state"] == "running" and progress["step"]) or task["state"]
             if self._seen.get(task["machine"]) != step:
                 self._seen[task["machine"]] = step
                 self._steps.say(f"{task['machine']}: {step}{': ' + task['error'] if task['error'] else ''}")

@@ -43,6 +43,7 @@ def _rows(some: Sequence[MachineProof], image: ImageFacts, loss_percent: float) 
     rows += [
         ("own disk booted after", [_seconds(machine.boot_s) for machine in some]),
         ("chunks verified", [f"{r.chunks_verified} of {image.chunks}" if r else "-" for r in reports]),
+        ("of them on its disk before", [f"{r.chunks_skipped:,}" if r else "-" for r in reports]),
         ("bytes received", [f"{r.received_bytes:,}" if r else "-" for r in reports]),
         ("repair packets", [f"{r.repair_packets:,}" if r else "-" for r in reports]),
         ("packets lost", [f"{r.lost_packets:,}" if r else "-" for r in reports]),
