@@ -90,6 +90,8 @@ class ReceiverProgress:
     repair_packets: int
     rate_bps: float
     """What it took in since its report before, as bits on the wire."""
+    hears: bool = True
+    """Packets of the group have reached it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ from imager.wire.packets import (
     parse_head,
 )
 from imager.wire.seal import AesGcm, ByteArray, Cipher, Opener
-from imager.wire.session import BEACON_NUMBER, Holdup, Kind, Phase, Reject
+from imager.wire.session import BEACON_NUMBER, PACKET_BYTES, Holdup, Kind, Phase, Reject
 
 _JOIN_S = 0.1
 """JOIN is repeated after this, then after longer, up to _JOIN_MAX_S, until it is answered."""
@@ -126,6 +126,7 @@ class ReceiverSession:
         self._answer_counter = FROM_SENDER - 1  # of the sender's last answer
         self._beacon_counter = -1
         self._probes = 0
+        self._beacons = 0
         self._source_head = _head(Kind.SOURCE, settings.session)
         self._repair_head = _head(Kind.REPAIR, settings.session)
         self._beacon_head = _head(Kind.BEACON, settings.session)
@@ -326,6 +327,9 @@ class ReceiverSession:
         self._take_beacon(beacon, now)
 
     def _take_beacon(self, beacon: Beacon, now: float) -> None:
+        if not self._beacons and self._layout.packet_bytes > PACKET_BYTES:
+            self._status_at = min(self._status_at, now)  # the sender waits to know that packets so long arrive
+        self._beacons = min(self._beacons + 1, 255)
         if beacon.probe:
             self._probes = min(self._probes + 1, 255)
         self._heard = max(self._heard, beacon.sequence - 1)
@@ -506,6 +510,7 @@ class ReceiverSession:
             free_slots=self._assembly.free_slots,
             holdup=self.holdup,
             probes=self._probes,
+            beacons=self._beacons,
         )
 
     def _seal(self, message: Control) -> bytes:

@@ -332,6 +332,7 @@ class SenderSession:
                     report.dropped,
                     report.repairs,
                     rate_bps or 0.0,
+                    bool(report.beacons or report.received),
                 )
             )
 

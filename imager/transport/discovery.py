@@ -151,11 +151,10 @@ def _announcements(own: OwnEnd, port: int) -> list[socket.socket]:
 
 
 class Announcer:
-    """Sends the announcement, also out of the machine's own loopback for receivers on it."""
+    """Sends announcements, also out of the machine's own loopback for receivers on it."""
 
-    def __init__(self, own: str, group: str, port: int, ttl: int, datagram: bytes) -> None:
+    def __init__(self, own: str, group: str, port: int, ttl: int) -> None:
         """`own`: an address of ours, of the group's IP version. Raises OSError when it is ours no longer."""
-        self._datagram = datagram
         self._target = socket_address(group, port, own.partition("%")[2])
         self._socket = socket.socket(family_of(group), socket.SOCK_DGRAM)
         try:
@@ -171,6 +170,6 @@ class Announcer:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    def announce(self) -> None:
+    def announce(self, datagram: bytes) -> None:
         with contextlib.suppress(OSError):  # no cable: the next one may get out
-            self._socket.sendto(self._datagram, self._target)
+            self._socket.sendto(datagram, self._target)

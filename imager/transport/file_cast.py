@@ -7,7 +7,6 @@ from pathlib import Path
 from imager.errors import SourceError
 from imager.multicast.memory import DEFAULT_BYTES
 from imager.transport.discovery import DEFAULT_PORT
-from imager.transport.interfaces import USUAL_MTU
 from imager.wire.preshared import KEY_RANGE
 from imager.wire.session import SYMBOL_BYTES, SlowPolicy
 
@@ -35,9 +34,9 @@ class FileCastNote:
     """Something that happened, once."""
 
     what: str
-    """Sender: joined, probed (what it heard of the burst before the cast), unicast (it gets the file by TCP), done,
-    failed, refused (it was not given the catalogue). Receiver: resumed (an earlier try left a part), unicast, waiting
-    (for a sender to come back), passed over (one that cannot be used)."""
+    """Sender: joined, shorter (packets, for all), probed (what it heard of the burst before the cast), unicast (it gets
+    the file by TCP), done, failed, refused (it was not given the catalogue). Receiver: resumed (an earlier try left a
+    part), unicast, waiting (for a sender to come back), passed over (one that cannot be used)."""
     text: str
     """For a person."""
     receiver: str = ""
@@ -97,8 +96,8 @@ class SendOptions:
     """Chance takes a group of IPv6: of the link, or of the site when `ttl` is more than 1."""
     port: int = DEFAULT_PORT
     ttl: int = 1
-    mtu: int = USUAL_MTU
-    """Longest packets on the way to all receivers; the interface's own MTU bounds them too."""
+    mtu: int | None = None
+    """Longest packets; None: what the interface carries, if those who are there when it begins get that."""
     fec_share: float = 0.0
     """Repair symbols that are sent unasked, as a share of the file's."""
     slow: SlowPolicy = SlowPolicy.DEMOTE

@@ -1,6 +1,7 @@
 """The sending end of a file cast: announces itself, gives the catalogue, casts, and gives chunks by TCP to who asks."""
 
 import contextlib
+import dataclasses
 import secrets
 import sys
 import threading
@@ -41,7 +42,7 @@ from imager.transport.file_cast import (
     ignore,
 )
 from imager.transport.file_source import FileChunks, Spool
-from imager.transport.interfaces import group_packet_bytes
+from imager.transport.interfaces import USUAL_MTU, group_packet_bytes
 from imager.transport.own_end import find_own_end
 from imager.wire.announce import Announce, build_announce
 from imager.wire.groups import (
@@ -58,6 +59,10 @@ from imager.wire.session import KEY_BYTES, MAX_RECEIVER, Phase
 _ANNOUNCE_S = 0.1
 _ANNOUNCE_BUSY_S = 0.5
 _LOOK_S = 0.05
+_HEARING_S = 2.0
+"""Whom longer packets reach has told so by then: a beacon is sent to each who joins, and others four times a second."""
+_RETIRED_S = 5.0
+"""A cast that was given up tells those who were in it, at their next word, at most a second later."""
 _BY_TCP = "multicast does not reach it: it gets the file by TCP"
 _MOST_TOLD = 256
 """Addresses of which it is told that they were refused."""
@@ -107,6 +112,8 @@ class _Party:
     """Are being served by TCP."""
     by_tcp: set[int] = field(default_factory=set)
     """Were, at some time."""
+    joined_s: dict[int, float] = field(default_factory=dict)
+    """When those joined of whom it is not known whether packets reach them."""
     offered_s: dict[int, float] = field(default_factory=dict)
     """When each was given the catalogue."""
     chunks_done: dict[int, int] = field(default_factory=dict)
@@ -143,7 +150,8 @@ class _Sending:
         packet_bytes = group_packet_bytes(self._address, options.mtu)
         session = secrets.randbits(32)
         self._cast = SenderAddress(session, group, options.port + 1, self._address, packet_bytes=packet_bytes)
-        sender_options = SenderOptions(
+        self._usual_bytes = min(packet_bytes, group_packet_bytes(self._address, USUAL_MTU))
+        self._sender_options = SenderOptions(
             options.max_bitrate_bps,
             options.silence_timeout_s,
             options.ttl,
@@ -154,7 +162,9 @@ class _Sending:
         self._nothing = bytes(len(full_bitmap(len(self._source.stored_lengths))) if self._file_bytes else 0)
         self._process = None
         if not options.unicast:  # what receivers say that they lack is sent
-            self._process = CastProcess(self._source, self._cast, sender_options, self._nothing)
+            self._process = CastProcess(self._source, self._cast, self._sender_options, self._nothing)
+        self._retired: tuple[CastProcess, float] | None = None
+        """The process before, which tells its receivers to come again, and when it stops."""
         self._party = _Party()
         self._lock = threading.RLock()
         self._root = ""
@@ -169,7 +179,7 @@ class _Sending:
         with contextlib.ExitStack() as stack:
             if self._process is not None:
                 self._process.prepare()
-                stack.callback(self._process.stop)
+                stack.callback(self._stop)
             hashes = self._source.hashes(lambda begun: self._tell(FileCastProgress("hash", begun, self._file_bytes)))
             if self._process is not None:
                 self._process.wait_ready()
@@ -179,9 +189,15 @@ class _Sending:
                 server = CatalogueServer(address, options.port, self, hashes, options.key)
                 stack.callback(server.close)
                 where = discovery_group(self._cast.group) if is_ipv6(address) else DISCOVERY_GROUP
-                announcer = Announcer(address, where, options.port, options.ttl, self._announce(server.port))
-                announcers.append(stack.enter_context(announcer))
+                announcer = stack.enter_context(Announcer(address, where, options.port, options.ttl))
+                announcers.append((announcer, server.port))
             return self._until_ended(announcers)
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.stop()
+        if self._retired is not None:
+            self._retired[0].stop()
 
     def _announce(self, catalogue_port: int) -> bytes:
         cast = self._cast
@@ -303,19 +319,22 @@ class _Sending:
 
     # the sending
 
-    def _until_ended(self, announcers: list[Announcer]) -> SendResult:
+    def _until_ended(self, announcers: list[tuple[Announcer, int]]) -> SendResult:
         first_at: float | None = None
         announce_at = 0.0
         ended = SenderStatistics() if self._process is None else None
         while True:
             now = time.monotonic()
             if now >= announce_at:
-                for announcer in announcers:
-                    announcer.announce()
+                for announcer, catalogue_port in announcers:
+                    announcer.announce(self._announce(catalogue_port))
                 announce_at = now + (_ANNOUNCE_BUSY_S if self._begun_s else _ANNOUNCE_S)
-            if self._party.joined and first_at is None:
+            if not self._party.joined:
+                first_at = None
+            elif first_at is None:
                 first_at = now
-            self._begin_when_due(first_at, now)
+            if self._long_packets_arrive(now):
+                self._begin_when_due(first_at, now)
             with self._lock:
                 self._limit_cast(now)
             wait_s = max(0.0, announce_at - time.monotonic())
@@ -363,6 +382,39 @@ class _Sending:
             if party.offered_s[receiver] < late_s:
                 self._fail(receiver, f"silent for {self._options.silence_timeout_s:g} s")
 
+    def _long_packets_arrive(self, now: float) -> bool:
+        """Whether packets longer than usual reach those who are there, as far as it has to be known: before it begins.
+
+        When some do not get them, the cast starts anew, with packets of the usual length for all.
+        """
+        if self._retired is not None and now >= self._retired[1]:
+            self._retired[0].stop()
+            self._retired = None
+        if self._process is None or self._begun_s is not None or self._cast.packet_bytes <= self._usual_bytes:
+            return True
+        with self._lock:
+            deaf = {each: since for each, since in self._party.joined_s.items() if each in self._party.joined}
+            if not deaf:
+                return True
+            late = [receiver for receiver, since in deaf.items() if now - since >= _HEARING_S]
+            if late:
+                self._shorten(late, now)
+            return False
+
+    def _shorten(self, deaf: list[int], now: float) -> None:
+        """Another cast for all, by a process of its own: who was admitted to this one is told to come again."""
+        assert self._process is not None
+        long, short = self._cast.packet_bytes, self._usual_bytes
+        for receiver in deaf:
+            self._note("shorter", receiver, f"no packets of {long} bytes arrive, so all get packets of {short}")
+        for receiver in self._party.addresses:
+            self._process.remove(receiver, "the cast starts anew with shorter packets")
+        self._retired = self._process, now + _RETIRED_S
+        self._cast = dataclasses.replace(self._cast, session=secrets.randbits(32), packet_bytes=short)
+        self._process = CastProcess(self._source, self._cast, self._sender_options, self._nothing)
+        self._process.start()
+        self._party = _Party(refused=self._party.refused)
+
     def _begin_when_due(self, first_at: float | None, now: float) -> None:
         options = self._options
         waited = first_at is not None and options.max_wait_s > 0 and now - first_at >= options.max_wait_s
@@ -377,11 +429,14 @@ class _Sending:
         match event:
             case ReceiverJoined(receiver=receiver):
                 party.joined.add(receiver)
+                party.joined_s[receiver] = time.monotonic()
                 party.admissions.join(receiver)
                 self._note("joined", receiver, "joined the cast")
             case ReceiverProbed(receiver=receiver):
                 self._note("probed", receiver, event.words)
-            case ReceiverProgress(receiver=receiver, chunks_done=chunks):
+            case ReceiverProgress(receiver=receiver, chunks_done=chunks, hears=hears):
+                if hears:
+                    party.joined_s.pop(receiver, None)
                 if receiver not in party.by_tcp:
                     party.chunks_done[receiver] = chunks
             case ReceiverDone(receiver=receiver):

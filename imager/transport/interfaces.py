@@ -18,6 +18,8 @@ from imager.wire.session import PACKET_BYTES_RANGE
 _SIOCGIFADDR = 0x8915
 _SIOCGIFMTU = 0x8921
 USUAL_MTU = 1500
+LONGEST_MTU = 9263
+"""Of jumbo frames: of the longest packets of a cast, with headers of IPv6."""
 _IPV4_UDP_BYTES = 28
 _IPV6_UDP_BYTES = 48
 _IPV6_ADDRESSES = Path("/proc/net/if_inet6")
@@ -92,13 +94,17 @@ def address_for(group: str, interface: str) -> str:
     )
 
 
-def group_packet_bytes(address: str, most_mtu: int = USUAL_MTU) -> int:
+def group_packet_bytes(address: str, most_mtu: int | None = None) -> int:
     """The length of a cast's packets: what the interface with this address of ours carries, `most_mtu` at most.
 
-    That others carry more than usual is not believed before somebody says so. Raises CastError for an MTU that is too
-    small for a cast.
+    None: as Ethernet has it; more than jumbo frames, as of the loopback, says nothing of a network. Raises CastError
+    for an MTU that is too small for a cast.
     """
-    mtu = min(_mtu(interface_of(address)), most_mtu)
+    mtu = _mtu(interface_of(address))
+    if most_mtu is not None:
+        mtu = min(mtu, most_mtu)
+    elif mtu > LONGEST_MTU:
+        mtu = USUAL_MTU
     headers = _IPV6_UDP_BYTES if is_ipv6(address) else _IPV4_UDP_BYTES
     packet_bytes = min(mtu - headers, PACKET_BYTES_RANGE[-1])
     if packet_bytes not in PACKET_BYTES_RANGE:

@@ -73,7 +73,8 @@ _REPORT = (
     "free_slots" / Int32ub,
     "holdup" / Int8ub,
     "probes" / Int8ub,
-    "reserved" / Const(bytes(2)),
+    "beacons" / Int8ub,
+    "reserved" / Const(bytes(1)),
 )
 _FORMATS: dict[Kind, Construct] = {
     Kind.JOIN: Struct("chunks_wanted" / Int32ub, Terminated),
@@ -145,6 +146,8 @@ class Report:
     holdup: Holdup
     probes: int = 0
     """Probes that it heard, 0..255."""
+    beacons: int = 0
+    """Beacons that it heard, 0..255: with none, it may be that nothing as long as data reaches it."""
 
 
 @dataclass(frozen=True, slots=True)

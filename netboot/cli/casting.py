@@ -50,11 +50,14 @@ def register(app: typer.Typer) -> None:
         ] = None,
         ttl: Annotated[int, typer.Option(metavar="N", min=1, max=255, help="Routers to pass, and one.")] = 1,
         mtu: Annotated[
-            int,
+            int | None,
             typer.Option(
-                metavar="BYTES", min=540, max=9243, help="Longest packets; 9000 where all carry jumbo frames."
+                metavar="BYTES",
+                min=540,
+                max=9263,
+                help="Longest packets (default: what the interface carries, if all get it).",
             ),
-        ] = 1500,
+        ] = None,
         data_address: Annotated[
             str | None,
             typer.Option(

@@ -49,8 +49,9 @@ REPORT = Report(
     free_slots=3,
     holdup=Holdup.PROCESSOR,
     probes=31,
+    beacons=200,
 )
-REPORT_BYTES = "01020304 00000005 00000006 00000007 00000008 00000009 0000005a 00000003 02 1f 0000"
+REPORT_BYTES = "01020304 00000005 00000006 00000007 00000008 00000009 0000005a 00000003 02 1f c8 00"
 
 
 def records(*rows: tuple[int, int, int]) -> np.ndarray:

@@ -193,7 +193,7 @@ class Lan:
         self.bridge.run("nft", f"table netdev mtu{host.number} {{ chain c {{ {hook} {drop}\n }}\n }}")
 
     def allow_jumbo(self) -> None:
-        """Frames of 9,000 bytes, on every cable."""
+        """Frames of 9,000 bytes, on every cable. Some may be narrowed again: set_mtu."""
         for host in self.hosts:
             self.bridge.run("ip", "link", "set", host.port, "mtu", "9000")
             host.run("ip", "link", "set", INTERFACE, "mtu", "9000")

@@ -84,15 +84,29 @@ def test_a_sender_that_shall_not_cast_sends_nothing_to_its_group(tmp_path: Path)
 
 
 def test_long_packets_go_where_all_carry_them(tmp_path: Path) -> None:
-    with Lan(2) as lan:
+    with Lan(3) as lan:
         lan.allow_jumbo()
         room = Room(lan, tmp_path, 8 * MIB)
-        receiver = room.receive(1)
-        assert room.send(mtu=9000).result()["receivers_done"] == 1
-        result = receiver.result()
-        assert result["unicast"] == ""
-        assert result["received_bytes"] < 1.01 * 8 * MIB  # 32 bytes in 8,972, and padding
-        assert room.holds(1)
+        receivers = [room.receive(number) for number in (1, 2)]
+        assert room.send(min_receivers=2).result()["receivers_done"] == 2
+        for result in [receiver.result() for receiver in receivers]:
+            assert result["unicast"] == ""
+            assert result["received_bytes"] < 1.01 * 8 * MIB  # 32 bytes in 8,972, and padding
+        assert room.holds(1) and room.holds(2)
+
+
+def test_when_one_way_does_not_carry_long_packets_all_get_usual_ones_by_the_cast(tmp_path: Path) -> None:
+    with Lan(4) as lan:
+        lan.allow_jumbo()
+        lan.set_mtu(lan.hosts[2], 1500)
+        room = Room(lan, tmp_path, 8 * MIB)
+        receivers = [room.receive(number) for number in (1, 2, 3)]
+        report = room.send(min_receivers=3, tells=["shorter"]).result()
+        assert report["receivers_done"] == 3 and report["failed"] == {} and report["unicast_bytes"] == 0
+        assert report["told"] == [["shorter", lan.hosts[2].ip]]
+        for result in [receiver.result() for receiver in receivers]:
+            assert result["unicast"] == "" and result["received_bytes"] > 1.02 * 8 * MIB  # 32 bytes in 1,472
+        assert all(room.holds(number) for number in (1, 2, 3))
 
 
 def test_the_interface_bounds_the_packets(tmp_path: Path) -> None:

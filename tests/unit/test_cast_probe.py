@@ -3,14 +3,31 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from test_cast_sender import LAYOUT, a_report, a_session, beacon_of, drain, hear
 
-from imager.multicast.events import ReceiverProbed
+from imager.multicast.erasure import load_code
+from imager.multicast.events import ReceiverProbed, ReceiverProgress
+from imager.multicast.layout import CastLayout
+from imager.multicast.receiver import ReceiverSession, ReceiverSettings
 from imager.multicast.repair import RepairRun
 from imager.multicast.sender import SenderSession
-from imager.wire.packets import Beacon, Join, Status
-from imager.wire.session import Phase
+from imager.wire.packets import (
+    FROM_SENDER,
+    Ack,
+    Answer,
+    Beacon,
+    Head,
+    Join,
+    Status,
+    build_ack,
+    build_beacon,
+    build_beacon_head,
+    build_head,
+)
+from imager.wire.seal import AesGcm
+from imager.wire.session import PACKET_BYTES, Kind, Phase
 
 
 def beacons_until_data(session: SenderSession) -> list[Beacon]:
@@ -43,6 +60,32 @@ def test_probes_go_before_the_first_data_and_each_receiver_that_was_there_tells_
     assert probed == [ReceiverProbed(0, 32, 32), ReceiverProbed(1, 20, 32)]
     assert probed[0].words == "heard all 32 probes"
     assert probed[1].words.startswith("heard 20 of 32 probes")
+
+
+def test_sender_knows_from_any_report_whether_its_packets_reach_the_receiver() -> None:
+    session = a_session(3, begun=False)
+    for report in (a_report(), replace(a_report(), beacons=1), a_report(received=5)):
+        hear(session, Status(report))
+    assert [event.hears for event in session.events() if isinstance(event, ReceiverProgress)] == [False, True, True]
+
+
+@pytest.mark.parametrize(("packet_bytes", "within_s"), [(8972, 0.02), (PACKET_BYTES, 1.0)])
+def test_receiver_tells_of_the_first_long_beacon_at_once_and_of_others_in_its_time(
+    packet_bytes: int, within_s: float
+) -> None:
+    layout = CastLayout([1000], packet_bytes)
+    keys = bytes(32), bytes(range(32))
+    memory = np.zeros((1, layout.symbol_bytes), np.uint8)
+    session = ReceiverSession(layout, ReceiverSettings(7, 1, *keys), np.ones(1, np.bool_), memory, load_code(), 0.0)
+    session.datagrams_to_send(0.0)
+    head = Head(Kind.ACK, 1, 7, FROM_SENDER)
+    session.receive_datagram(AesGcm(keys[1]).seal(build_head(head), build_ack(Ack(Kind.JOIN, Answer.ACCEPTED, 0))), 0.0)
+    body = build_beacon(Beacon(Phase.WAITING, 0, 0, nack_interval_ms=10), layout.symbol_bytes)
+    beacon = np.frombuffer(AesGcm(keys[0]).seal(build_beacon_head(7, 0), body), np.uint8).reshape(1, packet_bytes)
+    session.receive_datagrams(beacon, session.cast_cipher.opener(beacon), 0.01)
+    told_s = [step / 100 for step in range(1, 101) if any(session.datagrams_to_send(step / 100))]
+    assert (told_s[0] <= 0.02) == (within_s <= 0.02) and told_s[0] <= within_s
+    assert session.report().beacons == 1
 
 
 def test_nothing_is_probed_when_nobody_has_joined() -> None:
