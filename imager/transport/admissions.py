@@ -11,6 +11,8 @@ UNJOINED_S = 30.0
 MOST_UNJOINED_OF_ONE = 32
 """Of one address."""
 MOST_UNJOINED = 1024
+MOST_IN_VAIN_OF_ONE = 64
+"""Receivers of one address that were waited for and never joined: else it could keep a sending from its end."""
 MOST_OF_ONE = 4096
 """Admissions of one address in one sending: many receivers on a machine, and each some times anew."""
 
@@ -21,6 +23,7 @@ class Admissions:
     def __init__(self) -> None:
         self._unjoined: dict[int, tuple[str, float]] = {}  # address and when, in the order of time
         self._unjoined_of: Counter[str] = Counter()
+        self._in_vain_of: Counter[str] = Counter()
         self._all_of: Counter[str] = Counter()
 
     def refusal(self, address: str, now: float) -> str:
@@ -30,6 +33,11 @@ class Admissions:
             return (
                 f"{address} was given the catalogue {MOST_OF_ONE} times, which is all that one address gets in one "
                 "sending: start the sending again for who lacks the file"
+            )
+        if self._in_vain_of[address] >= MOST_IN_VAIN_OF_ONE:
+            return (
+                f"{address} was waited for {MOST_IN_VAIN_OF_ONE} times and did not join: it is not admitted again in "
+                "this sending"
             )
         if self._unjoined_of[address] >= MOST_UNJOINED_OF_ONE:
             return (
@@ -48,6 +56,10 @@ class Admissions:
         self._unjoined[receiver] = address, now
         self._unjoined_of[address] += 1
         self._all_of[address] += 1
+
+    def note_in_vain(self, address: str) -> None:
+        """A receiver of this address was waited for until it was silent too long, and never joined."""
+        self._in_vain_of[address] += 1
 
     def join(self, receiver: int) -> None:
         """It was heard of; safe to repeat."""

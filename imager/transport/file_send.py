@@ -380,6 +380,7 @@ class _Sending:
         late_s = time.monotonic() - self._options.silence_timeout_s
         for receiver in party.addresses.keys() - party.by_tcp - party.done - party.lost:
             if party.offered_s[receiver] < late_s:
+                party.admissions.note_in_vain(party.addresses[receiver])
                 self._fail(receiver, f"silent for {self._options.silence_timeout_s:g} s")
 
     def _long_packets_arrive(self, now: float) -> bool:
@@ -450,6 +451,8 @@ class _Sending:
                 if is_final:
                     party.refused.add(party.addresses[receiver])
                 if receiver not in party.by_tcp | party.done | party.declined:
+                    if receiver not in party.joined:
+                        party.admissions.note_in_vain(party.addresses[receiver])
                     party.joined.discard(receiver)
                     party.chunks_done.pop(receiver, None)
                     party.ended_s = time.monotonic()

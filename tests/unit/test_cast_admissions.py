@@ -11,7 +11,14 @@ import pytest
 from test_cast_catalogue import KEY, LOOPBACK, a_sender
 
 from imager.errors import CastError
-from imager.transport.admissions import MOST_OF_ONE, MOST_UNJOINED, MOST_UNJOINED_OF_ONE, UNJOINED_S, Admissions
+from imager.transport.admissions import (
+    MOST_IN_VAIN_OF_ONE,
+    MOST_OF_ONE,
+    MOST_UNJOINED,
+    MOST_UNJOINED_OF_ONE,
+    UNJOINED_S,
+    Admissions,
+)
 from imager.transport.budget import FETCHING_S, Budget
 from imager.transport.catalogue import fetch_catalogue
 from imager.transport.file_cast import FileCastNote, ReceiveOptions, SendOptions, SendResult
@@ -52,6 +59,15 @@ def test_many_addresses_that_never_join_are_refused_in_all_and_it_is_said_what_h
         admitted(admissions, f"10.0.{number % 200}.1", range(number, number + 1))
     assert "--key" in admissions.refusal(OTHER, 1.0)
     assert not admissions.refusal(OTHER, UNJOINED_S)
+
+
+def test_an_address_that_was_waited_for_in_vain_too_often_keeps_no_sending_from_its_end() -> None:
+    admissions = Admissions()
+    for turn in range(MOST_IN_VAIN_OF_ONE):
+        admitted(admissions, STRANGER, range(turn + 1, turn + 2), turn * UNJOINED_S)
+        admissions.note_in_vain(STRANGER)
+    assert "not admitted again" in admissions.refusal(STRANGER, 1e9)
+    assert not admissions.refusal(OTHER, 1e9)
 
 
 def test_one_address_never_uses_up_the_numbers_of_a_cast() -> None:
