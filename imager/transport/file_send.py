@@ -414,6 +414,7 @@ class _Sending:
         self._cast = dataclasses.replace(self._cast, session=secrets.randbits(32), packet_bytes=short)
         self._process = CastProcess(self._source, self._cast, self._sender_options, self._nothing)
         self._process.start()
+        self._cast_bps = self._options.max_bitrate_bps
         self._party = _Party(refused=self._party.refused)
 
     def _begin_when_due(self, first_at: float | None, now: float) -> None:

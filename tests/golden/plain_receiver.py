@@ -123,6 +123,7 @@ class PlainReceiver:
         self._said = 0
         self._answered = (1 << 63) - 1
         self._beaconed = -1
+        self._beacons = 0
         self._taken: set[int] = set()
         self._heard = -1
         self._from: int | None = None
@@ -146,6 +147,7 @@ class PlainReceiver:
             return
         if kind == BEACON and sequence > self._beaconed:
             self._beaconed = sequence
+            self._beacons = min(self._beacons + 1, 255)
             following, self._frontier, _, phase, _ = struct.unpack(">IIHBB", body[:12])
             self._heard = max(self._heard, following - 1)
             self.over = phase == ENDED
@@ -220,7 +222,7 @@ class PlainReceiver:
             lost = max(0, self._heard + 1 - self._from - sum(number >= self._from for number in self._taken))
         heard, done, slots = self._heard % 2**32, len(self.chunks), len(self._lengths)
         numbers = heard, len(self._taken), lost, 0, self._repairs, done, slots, slots
-        return struct.pack(">8IBBxx", *numbers, 0, 0)
+        return struct.pack(">8IBBBx", *numbers, 0, 0, self._beacons)
 
     def _seal(self, kind: int, body: bytes) -> bytes:
         head = struct.pack(">BBHIQ", MAGIC, VERSION << 4 | kind, self._number, self._session, self._said)
