@@ -58,7 +58,7 @@ class AgentRoom:
             Machine(number, self._directory / f"disk-{number}", self._logs / f"{self._directory.name}-{number}.log")
             for number in range(1, len(room.receivers) + 1)
         ]
-        self._served: TimedProcess | None = None
+        self._appliance: TimedProcess | None = None
 
     def __enter__(self) -> Self:
         self._directory.mkdir()
@@ -67,7 +67,7 @@ class AgentRoom:
             for _ in range(self.image_bytes // MIB):
                 file.write(chance.randbytes(MIB))
         try:
-            self.start_appliance()
+            self._start_appliance()
             self._roomcast("image", "capture", str(self.image), "--name", "golden")
         except BaseException:
             self._stack.close()
@@ -85,22 +85,18 @@ class AgentRoom:
     def _environment(self) -> dict[str, str]:
         return {"ROOMCAST_DATA": str(self._directory / "data"), "ROOMCAST_SOCKET": str(self._directory / "api.sock")}
 
-    def start_appliance(self) -> None:
+    def _start_appliance(self) -> None:
         """Returns when it answers."""
         log = self._logs / f"{self._directory.name}-appliance-{time.monotonic_ns()}.log"
         words = [str(ROOMCAST), "serve", "--interface", INTERFACE]
         served = TimedProcess(self._room.sender, words, log, self._stack, self._environment)
         self.until(lambda: served.look() or "Ctrl-C ends it" in log.read_text(), START_S, "the appliance answers")
-        self._served = served
-
-    @property
-    def appliance(self) -> TimedProcess:
-        assert self._served is not None, "used outside of its context"
-        return self._served
+        self._appliance = served
 
     def senders(self) -> list[int]:
         """The appliance's processes that cast."""
-        return [child for child in children(self.appliance.pid) if b"send_process" in _command_line(child)]
+        assert self._appliance is not None, "used outside of its context"
+        return [child for child in children(self._appliance.pid) if b"send_process" in _command_line(child)]
 
     def _roomcast(self, *words: str) -> None:
         """Raises LabError when the command fails."""

@@ -85,7 +85,8 @@ class CastRecord:
             for number, name in enumerate(_COLOURS):
                 heights = [gbps.get((name, room, loss), 0.0) for room in rooms]  # 0: it never came to its end
                 places = [at + (number - 1) * 0.27 for at in range(len(rooms))]
-                panel.bar(places, heights, 0.25, color=_COLOURS[name], label=name)
+                bars = panel.bar(places, heights, 0.25, color=_COLOURS[name], label=name)
+                panel.bar_label(bars, fmt=lambda height: f"{height:.2g}", fontsize=6, color=_INK)
             panel.set_title(f"{loss:g} % loss", fontsize=10, color=_INK)
             panel.set_xticks(range(len(rooms)), [str(room) for room in rooms])
             panel.set_xlabel("receivers", color=_INK)
