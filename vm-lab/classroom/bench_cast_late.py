@@ -17,7 +17,7 @@ RATE = "200m"
 STARTED_AT = 0.45
 """Of the file: a program takes its time until it has joined."""
 MOST_BEYOND_PERCENT = 2.0
-UNREACHED_FILE_BYTES = 64 << 20
+UNREACHED_FILE_BYTES = 16 << 20
 GROUP = "239.77.9.9"
 SMALL_MTU = 1400
 SAID_WITHIN_S = 20.0

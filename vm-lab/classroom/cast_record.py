@@ -86,7 +86,7 @@ class CastRecord:
                 heights = [gbps.get((name, room, loss), 0.0) for room in rooms]  # 0: it never came to its end
                 places = [at + (number - 1) * 0.27 for at in range(len(rooms))]
                 bars = panel.bar(places, heights, 0.25, color=_COLOURS[name], label=name)
-                panel.bar_label(bars, fmt=lambda height: f"{height:.2g}", fontsize=6, color=_INK)
+                panel.bar_label(bars, fmt=_bar_text, fontsize=6, color=_INK)
             panel.set_title(f"{loss:g} % loss", fontsize=10, color=_INK)
             panel.set_xticks(range(len(rooms)), [str(room) for room in rooms])
             panel.set_xlabel("receivers", color=_INK)
@@ -99,6 +99,11 @@ class CastRecord:
             *panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=3, frameon=False, fontsize=9
         )
         figure.savefig(path, format="svg", metadata={"Date": None})
+
+
+def _bar_text(gbps: float) -> str:
+    """Narrow, as a bar is: 2.6, .47."""
+    return f"{gbps:.1f}" if gbps >= 1 else f"{gbps:.2f}".lstrip("0")
 
 
 def _row(program: str, receivers: int, loss: float, runs: list[Casting], limit_bps: float | None) -> Row:
