@@ -71,7 +71,7 @@ def test_machine_of_an_appliance_that_died_is_admitted_to_its_successors_cast(tm
             manifest = bench.keep_image("golden", A)
             await bench.deploy("golden", first.name, second.name)  # which waits for the second
             address = await take(client)
-            receiver = ReceiveProcess(address, LOOPBACK, manifest.stored_lengths, sender_timeout_s=1)
+            receiver = ReceiveProcess(address, LOOPBACK, manifest.stored_lengths, sender_timeout_s=4)
             receiver.start()
             await until_told(bench, 1, "receives the cast")
             cast = bench.appliance.casts._casts[1]
