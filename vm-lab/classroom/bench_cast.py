@@ -23,7 +23,7 @@ from classroom.run import Run
 
 LOSSES = (0.0, 0.1, 1.0, 5.0)
 """Percent, of each receiver's packets by themselves."""
-ROOMS = {1: 1 << 30, 4: 384 << 20, 8: 256 << 20}
+ROOMS = {1: 1 << 30, 4: 256 << 20, 8: 256 << 20}
 """File bytes by receivers."""
 OF_UDPCAST, OF_UFTP, OF_BETTER = 4.0, 3.0, 2.5
 """Our goodput, times theirs: with one receiver and no loss; of the better of both otherwise."""
