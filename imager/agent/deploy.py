@@ -126,8 +126,8 @@ def _receive(
     total = sum(manifest.chunks[i].raw_bytes for i in wanted)
     context.check_wanted()
     context.meter.begin("receive", total, len(wanted))
-    held = "; it holds the others already" if len(wanted) < len(manifest.chunks) else ""
-    context.say(f"the disk lacks {len(wanted)} of {len(manifest.chunks)} chunks ({describe_size(total)}){held}")
+    count = len(manifest.chunks)
+    context.say(f"the disk lacks {len(wanted)} of {count} chunks ({describe_size(total)}), holds {count - len(wanted)}")
     return Reception(context, manifest, target, wanted, _memory_bytes(), spare.take).run()
 
 

@@ -161,7 +161,7 @@ def test_4_mb_arrive_whole_over_a_line_that_loses_doubles_and_reorders(
         for _ in range(5):
             command = by_atftp("large", tmp_path / "f", f"windowsize {window}", "blksize 1468")
             done = subprocess.run(
-                lan.hosts[1].command(*command), capture_output=True, text=True, timeout=60, check=False
+                lan.hosts[1].command(*command), capture_output=True, text=True, timeout=240, check=False
             )
             if "unexpected OACK" not in done.stderr:  # atftp 0.8 gives up when its ACK of the options was lost
                 break
