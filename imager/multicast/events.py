@@ -34,6 +34,24 @@ class RateReason:
     of: int = 0
     """...of so many that receive."""
 
+    def words(self, who: str) -> str:
+        """For a person; `who`: the receiver that it names, if it does and that is known."""
+        named = who or "a machine"
+        others = f" and {self.receivers - 1} more" if self.receivers > 1 else ""
+        match self.limit:
+            case Limit.OPERATOR:
+                return "operator's limit"
+            case Limit.LOSS:
+                return f"loss on {self.receivers} of {self.of}" + (f" (of late {who})" if who else "")
+            case Limit.DISK:
+                return f"{named}'s disk{others}"
+            case Limit.PROCESSOR:
+                return f"{named}'s processor{others}"
+            case Limit.SENDER:
+                return "this server's processor or line"
+            case Limit.SEARCHING:
+                return "nothing yet: it still grows"
+
 
 @dataclass(frozen=True, slots=True)
 class SenderStatistics:

@@ -41,6 +41,29 @@ _DOUBT = 14.0
 """Loss is a surprise when chance alone would show it once in e to this many reports."""
 _PEAK_S = 0.4
 """What a receiver can take is the most that it took in this time: less may be another program's turn."""
+_LAG_PEAK_S = 1.0
+"""The same where a buffer fills: a machine may have no turn for some tenths of a second."""
+_LAG_S = 0.2
+"""What was sent and has not come out of a receiver's buffers, in the time that it needs for it: more is too much..."""
+_LAG_STANDS_S = 0.4
+"""...when it stays so long..."""
+_LAG_MOST_S = 0.6
+"""...and at once when it is so much. Buffers of a network hold less: these are a machine's."""
+_LAG_TO = 0.9
+_LAG_MOST_TO = 0.7
+"""Of what it takes: lets it catch up."""
+_LAG_LEAST = 0.5
+"""Of its best in a short time: so much it takes on average..."""
+_LAG_FALLS = 0.7
+"""...and this much less at most than it took before."""
+_LAG_SAME = 0.3
+"""What a machine takes is the same within this share."""
+_LAG_TRY = 0.3
+"""Growth a second when more is tried, for..."""
+_LAG_TRIED_S = 5.0
+"""...so long: machines tell late that it was too much."""
+_LAG_TOLD_S = 1.0
+"""A report says for so long how far behind a receiver is."""
 _CUT_TO = 0.97
 """Of what arrives: drains the buffer that overflowed."""
 _SETTLE = 0.995
@@ -62,7 +85,12 @@ _HOLD_MAX_S = 2.0
 _SAME = 0.05
 """Two rates within this share are the same."""
 _BURST_BACK_S = 2.0
-"""So long after a loss larger bursts are tried again: small ones cost a sender's processor much."""
+"""So long after a loss larger bursts are tried again: small ones cost a sender's processor much. Doubled when they
+were too large, up to...
+"""
+_BURST_BACK_MAX_S = 60.0
+_BURST_TOLD_S = 0.25
+"""What is lost so soon after bursts grew is lost by them."""
 _TRY_FIRST = 0.05
 """Growth a second when more is tried; doubled every..."""
 _TRY_DOUBLE_S = 0.1
@@ -125,6 +153,12 @@ class _Listener:
     """When its loss was last a reason to slow down."""
     lags: bool = False
     """It takes in less than is sent, and a buffer fills."""
+    lags_since: float | None = None
+    """When it began to be far behind what was sent..."""
+    lag_packets: int = 0
+    """...and what it took since: all that it could."""
+    lagged_at: float = -math.inf
+    """When it was so last."""
     drain_bps: float = 0.0
     """What it gets rid of: chunks that are written."""
     room_bps: float = math.inf
@@ -133,12 +167,11 @@ class _Listener:
     def note(self, now: float, arrived_bps: float) -> None:
         self.arrived_bps = arrived_bps
         self.peaks.append((now, arrived_bps))
-        while self.peaks[0][0] < now - _PEAK_S:
+        while self.peaks[0][0] < now - _LAG_PEAK_S:
             self.peaks.popleft()
 
-    @property
-    def peak_bps(self) -> float:
-        return max((bps for _, bps in self.peaks), default=0.0)
+    def peak_bps(self, since: float) -> float:
+        return max((bps for at, bps in self.peaks if at >= since), default=0.0)
 
 
 class _Sendings:
@@ -226,7 +259,13 @@ class RateControl:
         self._hold_s = _HOLD_S
         self._try_at = 0.0
         self._trial: _Trial | None = None
+        self._behind: dict[int, float] = {}  # receivers whose buffers are to empty first: when they said so
+        self._lagged: tuple[int | None, float, float] = (None, 0.0, 0.0)
+        """Who lagged behind last, until when that counts, and the rate before."""
         self._burst_s = BURST_S
+        self._burst_grew_at = -math.inf
+        self._burst_back_s = _BURST_BACK_S
+        self._same_finds = 0  # in a row
         self._lossy_at = -math.inf  # when loss was last a reason to slow down, or the burst grew since
         self._sendings = _Sendings()
         self._room_bps = math.inf  # what the memory of all receivers allows
@@ -253,6 +292,11 @@ class RateControl:
 
     def forget(self, receiver: int) -> None:
         """A receiver is done, failed, or no longer counts."""
+        self._behind.pop(receiver, None)
+        if receiver == self._lagged[0]:
+            self._rate = max(self._rate, self._lagged[2])
+            self._found_bps = max(self._found_bps or 0.0, self._lagged[2])
+            self._lagged = (None, 0.0, 0.0)
         if self._listeners.pop(receiver, None) is not None:
             self._find_room()
         if self._trial is not None and self._trial.receiver == receiver:
@@ -276,9 +320,10 @@ class RateControl:
             self._achieved = (now, sequence)
         if passed > _STALE_S:  # there was nothing to send
             return
-        if self._burst_s < BURST_S and now - self._lossy_at >= _BURST_BACK_S and self._trial is None:
+        if self._burst_s < BURST_S and now - self._lossy_at >= self._burst_back_s and self._trial is None:
             self._burst_s = min(BURST_S, self._burst_s * 2)
-            self._lossy_at = now
+            self._lossy_at = self._burst_grew_at = now
+            self._try_at = max(self._try_at, now + _BURST_TOLD_S)  # one thing at a time
         if self._trial is not None and now - self._trial.cut_at > _TRIAL_S:
             self._trial = None
         grown = self._grown(sequence, now, passed)
@@ -291,6 +336,9 @@ class RateControl:
 
     def _grown(self, sequence: int, now: float, passed: float) -> float:
         rate = self._rate
+        if any(now - told < _LAG_TOLD_S for told in self._behind.values()):
+            self._try_at = max(self._try_at, now)
+            return rate
         if self._found_bps is None:
             assert self._doubled_at is not None
             if not self._heard_since or now - self._doubled_at[0] < _DOUBLE_S:
@@ -306,6 +354,8 @@ class RateControl:
         if any(listener.lags for listener in self._listeners.values()):
             self._try_at = max(self._try_at, now - _TRY_DOUBLE_S)
             return rate
+        if now < self._lagged[1]:
+            return rate * (1 + _LAG_TRY * passed)
         if rate > self._found_bps * 1.25:
             self._found_bps = None
             self._doubled_at, self._heard_since = (now, sequence), False
@@ -346,10 +396,45 @@ class RateControl:
             listener.lags = by_clock < _LAGS * listener.through_bps
             listener.note(now, min(listener.through_bps, by_clock))
         listener.busy_s = self._sendings.total_s
+        listener.lag_packets += received
+        self._weigh_backlog(receiver, listener, (sequence - 1 - heard) * self._frame_bits, sequence, now)
         # what was sent before the last cut says nothing about the rate since, however late it is seen (full buffers)
         if old_heard + 1 >= self._cut_sequence:
             self._weigh(receiver, listener, lost, offered, passed, sequence, now)
         return (received - dropped) * bits_a_second
+
+    def _weigh_backlog(self, receiver: int, listener: _Listener, bits: int, sequence: int, now: float) -> None:
+        """So much was sent and has not come out of its buffers: deep ones lose nothing for long, and answer late."""
+        takes_bps = listener.peak_bps(now - _LAG_PEAK_S)
+        lag_s = bits / max(takes_bps, FLOOR_BPS)
+        if lag_s < _LAG_S:
+            listener.lags_since = None
+            self._behind.pop(receiver, None)
+            return
+        listener.lagged_at = now
+        if listener.lags_since is None:
+            listener.lags_since, listener.lag_packets = now, 0
+        if lag_s >= _LAG_MOST_S:
+            self._catch_up(receiver, listener, _LAG_MOST_TO, sequence, now)
+        elif now - listener.lags_since >= _LAG_STANDS_S:
+            self._catch_up(receiver, listener, _LAG_TO, sequence, now)
+
+    def _catch_up(self, receiver: int, listener: _Listener, share: float, sequence: int, now: float) -> None:
+        """Send less than a machine takes until what waits in its buffers is taken."""
+        takes_bps = listener.peak_bps(now - _LAG_PEAK_S)
+        stood_s = 0.0 if listener.lags_since is None else now - listener.lags_since
+        if stood_s >= _LAG_STANDS_S:  # with its pauses, of which a short time may hold too many
+            least_bps = takes_bps * _LAG_LEAST if stood_s < _LAG_PEAK_S else 0.0
+            takes_bps = min(takes_bps, max(least_bps, listener.lag_packets * self._frame_bits / stood_s))
+        self._behind[receiver] = now
+        if takes_bps * share < min(self._rate, self._limit or UNLIMITED_BPS):
+            listener.lossy_at = now
+            self._find(max(takes_bps * _LAG_TO, (self._found_bps or 0.0) * _LAG_FALLS), _LAG_SAME)
+            self._trial = None
+            who, until, before = self._lagged
+            before = before if who == receiver and now < until else self._rate
+            self._cut(takes_bps * share, sequence, now)
+            self._lagged = (receiver, self._try_at + _LAG_TRIED_S, before)
 
     def _weigh(
         self, receiver: int, listener: _Listener, lost: int, offered: int, passed: float, sequence: int, now: float
@@ -377,10 +462,20 @@ class RateControl:
 
     def _surprised(self, receiver: int, listener: _Listener, loss: float, sequence: int, now: float) -> None:
         listener.lossy_at = self._lossy_at = now
+        if now - listener.lagged_at < _LAG_TOLD_S:  # its buffers overflowed: it is known what it takes
+            self._catch_up(receiver, listener, _LAG_TO, sequence, now)
+            return
+        if now - self._burst_grew_at < _BURST_TOLD_S:
+            self._burst_grew_at = -math.inf
+            self._burst_back_s = min(self._burst_back_s * 2, _BURST_BACK_MAX_S)
+            self._burst_s = max(LEAST_BURST_S, self._burst_s / 2)
+            self._cut_sequence = sequence
+            self._forgive()
+            return
         trial = self._trial
         rate = min(self._rate, self._limit or UNLIMITED_BPS)
         if trial is None or (trial.receiver != receiver and trial.receiver not in self._listeners):
-            arrived = min(listener.peak_bps, rate)
+            arrived = min(listener.peak_bps(now - _PEAK_S), rate)
             least = 0.0 if self._found_bps is None else 0.5 * rate
             self._find(max(least, arrived))
             self._trial = _Trial(receiver, rate, rate, loss, 1, listener.through_bps, rate, now)
@@ -417,13 +512,25 @@ class RateControl:
         self._forgive()
         self._trial = None
 
-    def _find(self, arrived_bps: float) -> None:
-        """A buffer overflowed while so much got through."""
+    def _find(self, arrived_bps: float, tolerance: float = _SAME) -> None:
+        """A buffer overflowed, or filled, while so much got through."""
         before = self._found_bps
-        same = before is not None and abs(arrived_bps / before - 1) < _SAME
+        same = before is not None and abs(arrived_bps / before - 1) < tolerance
         self._hold_s = min(self._hold_s * 2, _HOLD_MAX_S) if same else _HOLD_S
+        self._doubt_burst(same)
         self._found_bps = arrived_bps
         self._searching = False
+
+    def _doubt_burst(self, same: bool) -> None:
+        """It may be the burst, which grows with the rate, that finds no room: one of half the length shows it."""
+        if not same:
+            self._same_finds = 0
+            return
+        self._same_finds += 1
+        if self._same_finds == 1:
+            self._burst_s = max(LEAST_BURST_S, self._burst_s / 2)
+        elif self._same_finds == 2:  # it was the rate
+            self._burst_s = min(BURST_S, self._burst_s * 2)
 
     def _cut(self, rate_bps: float, sequence: int, now: float) -> None:
         self._rate = max(FLOOR_BPS, min(self._rate, rate_bps))

@@ -3,8 +3,9 @@
 import random
 from collections.abc import Callable
 
-from imager.multicast.network import Narrow
+from imager.multicast.network import Narrow, Pauses
 from imager.multicast.simulation import Scenario
+from imager.wire.session import SlowPolicy
 
 _LENGTHS = (1, 1_000, 1_440, 1_441, 40_000, 288_000, 300_001, 600_000)
 BLOCK = 288_000
@@ -61,8 +62,11 @@ def _narrow(chance: random.Random) -> Narrow:
     return Narrow(slower * 2, chance.choice([16, 32, 64, 128]) << 10, changes)
 
 
-def _slow_processor(chance: random.Random) -> Narrow:
-    return Narrow(chance.choice([3e7, 3e8]), chance.choice([208 << 10, 16 << 20]))
+def busy_machines(seed: int, machines: int, chunks: int = 300) -> Scenario:
+    """All equal, and each without a turn of its processor for 50 to 400 ms about every 0.6 s, as emulated ones are."""
+    processor = Narrow(1e8, 6 << 20, pauses=Pauses(0.5))
+    places = dict.fromkeys(range(machines), processor)
+    return Scenario(seed, machines, (BLOCK,) * chunks, processors=places, slow=SlowPolicy.DEMOTE, silence_timeout_s=60)
 
 
 NAMED: dict[str, Callable[[int], Scenario]] = {
@@ -73,6 +77,7 @@ NAMED: dict[str, Callable[[int], Scenario]] = {
     "trunk-16-KiB": lambda seed: Scenario(seed, 2, (BLOCK,) * 400, trunk=Narrow(2e8, 16 << 10), line_bps=1e9),
     "trunk-128-KiB": lambda seed: Scenario(seed, 2, (BLOCK,) * 400, trunk=Narrow(2e8, 128 << 10), line_bps=1e9),
     "slow-processor": lambda seed: Scenario(seed, 2, (BLOCK,) * 400, processors={1: Narrow(3e8, 4 << 20)}),
+    "busy-machines": lambda seed: busy_machines(seed, 4),
     "slow-disk": lambda seed: Scenario(seed, 2, (BLOCK,) * 400, disk_bps={1: 2e8}),
     "crash": lambda seed: Scenario(seed, 4, (BLOCK,) * 200, loss=0.01, crashes={1: (0.2, 1.0)}),
     "sender-crash": lambda seed: Scenario(seed, 4, (BLOCK,) * 200, loss=0.01, sender_crash=(0.2, 1.0)),

@@ -316,7 +316,7 @@ class SenderSession:
         probed = self._probing.report(receiver, report)
         if probed is not None:
             self._events.append(probed)
-        self._slow.report(receiver, report, now)
+        self._slow.report(receiver, report, self._sequence, now)
         rate_bps = None
         if self._slow.counts(receiver):
             rate_bps = self._rate.report(receiver, report, self._sequence, now)

@@ -1,7 +1,7 @@
 """`python -m imager.multicast.simulate`: casts over a modelled network, any number of seeds, and what they cost. Pure.
 
 Without --only every seed draws a scenario of its own, and the invariants are checked; a seed that breaks one is shown,
-and `--first SEED --seeds 1` runs exactly the same cast again.
+and `--first SEED --seeds 1` runs exactly the same cast again. --crowd casts to hundreds or thousands of receivers.
 """
 
 import argparse
@@ -9,8 +9,9 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 
+from imager.multicast.crowd import Crowd
 from imager.multicast.layout import CastLayout
-from imager.multicast.scenarios import NAMED, random_scenario
+from imager.multicast.scenarios import BLOCK, NAMED, random_scenario
 from imager.multicast.simulation import Outcome, Scenario, broken_promises, simulate
 
 
@@ -71,13 +72,35 @@ def run_seeds(
     return broken
 
 
+def run_crowd(seed: int, receivers: int, loss: float, megabytes: float) -> str:
+    """One cast to so many, each of which loses that share: a line of what it cost."""
+    layout = CastLayout((BLOCK,) * max(1, round(megabytes * 1e6 / BLOCK)))
+    outcome = Crowd(seed, receivers, layout, loss).run()
+    wire, said = outcome.sent_packets / layout.symbol_count, outcome.control_bytes / outcome.sent_bytes
+    return (
+        f"{receivers} receivers, {100 * loss:g} % loss, {megabytes:g} MB, seed {seed}: wire {wire:.3f}, "
+        f"{outcome.finished_s:.3f} s, receivers say {100 * said:.2f} % of what is sent"
+    )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m imager.multicast.simulate", description=__doc__)
     parser.add_argument("--seeds", type=int, default=100, metavar="N", help="how many (default 100)")
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first of them (default 0)")
     parser.add_argument("--only", choices=[*NAMED, "all"], help="a named scenario, or each of them")
+    parser.add_argument("--crowd", type=int, metavar="N", help="one cast a seed to N receivers that only lose packets")
+    parser.add_argument("--loss", type=float, default=1, metavar="PERCENT", help="of a crowd (default 1)")
+    parser.add_argument("--megabytes", type=float, default=430, metavar="MB", help="to a crowd (default 430)")
     options = parser.parse_args()
+    if options.crowd is not None and (options.crowd < 1 or options.only):
+        parser.error("--crowd wants a number of receivers, at least 1, and no --only")
+    if not 0 <= options.loss <= 90 or options.megabytes <= 0:
+        parser.error("--loss is 0 to 90 percent, --megabytes more than 0")
     seeds = range(options.first, options.first + options.seeds)
+    if options.crowd is not None:
+        for seed in seeds:
+            print(run_crowd(seed, options.crowd, options.loss / 100, options.megabytes), flush=True)
+        return 0
     table = Table()
     names: list[str | None] = [*NAMED] if options.only == "all" else [options.only]
     broken = [

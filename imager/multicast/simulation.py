@@ -18,6 +18,7 @@ import numpy as np
 from imager.multicast.erasure import ErasureCode, load_code
 from imager.multicast.events import (
     ChunkAssembled,
+    ReceiverDemoted,
     ReceiverFailed,
     ReceiveStatistics,
     SenderStatistics,
@@ -124,6 +125,8 @@ class Outcome:
     receivers: dict[int, ReceiveStatistics]
     rates: list[tuple[float, float, int, int]]
     """Every 50 ms: time, the sender's rate, packets sent so far, packets dropped so far at all ports."""
+    demoted: list[tuple[int, float]]
+    """Receivers that were found slow, and when."""
 
 
 class _Machine:
@@ -140,7 +143,7 @@ class _Machine:
         self.wake_at = float("inf")
         self.said_done = False
         self.writes_until = 0.0
-        self.queues = [Queue(places[index]) for places in (scenario.ports, scenario.processors) if index in places]
+        self.queues = [Queue(places[index], rng) for places in (scenario.ports, scenario.processors) if index in places]
         self.outages = Outages(scenario.outage_every_s, scenario.outage_s, 60, rng)
 
     @property
@@ -164,13 +167,13 @@ class Simulation:
         self._now = 0.0
         self._machines = [_Machine(index, scenario, self._random) for index in range(scenario.receivers)]
         self._by_number: dict[int, _Machine] = {}
-        self._trunk = Queue(scenario.trunk) if scenario.trunk else None
+        self._trunk = Queue(scenario.trunk, self._random) if scenario.trunk else None
         self._session = _SESSION - 1
         self._sender: SenderSession | None = None
         self._sender_wake_at = float("inf")
         self._line_free_at = 0.0
         self._earlier: Counter[str] = Counter()
-        self._outcome = Outcome({}, {}, {}, {}, SenderStatistics(), {}, 0.0, 0, 0, 0, 0, {}, {}, [])
+        self._outcome = Outcome({}, {}, {}, {}, SenderStatistics(), {}, 0.0, 0, 0, 0, 0, {}, {}, [], [])
         first = [machine for machine in self._machines if machine.index not in scenario.joins_at]
         for machine in self._machines:
             self._outcome.group_packets[machine.index] = 0
@@ -380,6 +383,8 @@ class Simulation:
                 machine = self._by_number[event.receiver]
                 if machine.number == event.receiver:
                     self._outcome.failed[machine.index] = event.reason
+            elif isinstance(event, ReceiverDemoted):
+                self._outcome.demoted.append((self._by_number[event.receiver].index, self._now))
             elif isinstance(event, SessionEnded):
                 self._outcome.statistics = event.statistics
         due = sender.next_timeout()

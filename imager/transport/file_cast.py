@@ -27,6 +27,10 @@ class FileCastProgress:
     """0: not known."""
     receivers: int = 0
     """Sender: receivers that have joined."""
+    sent_bps: float = 0
+    """Sender: bits of frames a second of late; 0: not known yet."""
+    held_by: str = ""
+    """Sender: why it is no faster, for a person."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import NoReturn
 from imager.errors import CastError, SourceError
 from imager.multicast.events import (
     PhaseChanged,
+    RateChanged,
     ReceiverCounts,
     ReceiverDemoted,
     ReceiverDone,
@@ -172,6 +173,7 @@ class _Sending:
         self._phase = Phase.WAITING
         self._budget = Budget(options.max_bitrate_bps)
         self._cast_bps = options.max_bitrate_bps
+        self._pace: tuple[float, str] = (0.0, "")  # bit/s, and why no more
         self._reading = threading.Lock()
 
     def run(self) -> SendResult:
@@ -460,6 +462,9 @@ class _Sending:
                     self._fail(receiver, reason)
             case PhaseChanged(phase=phase):
                 self._phase = phase
+            case RateChanged(sent_bps=sent_bps, reason=reason):
+                address = "" if reason.receiver is None else party.addresses.get(reason.receiver, "")
+                self._pace = sent_bps, reason.words(address)
             case SessionEnded():
                 pass
 
@@ -486,7 +491,7 @@ class _Sending:
             slowest = min(self._party.chunks_done.values(), default=total if self._party.done else 0)
             joined = len(self._party.joined)
         done = min(slowest * CHUNK_BYTES, self._file_bytes)
-        self._tell(FileCastProgress(step, done, self._file_bytes, joined))
+        self._tell(FileCastProgress(step, done, self._file_bytes, joined, *self._pace))
 
 
 def _group(options: SendOptions) -> str:

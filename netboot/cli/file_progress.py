@@ -98,6 +98,8 @@ class _Bar:
                 parts.append(f"{int(left_s) // 60}:{int(left_s) % 60:02} left")
         if progress.receivers:
             parts.append(f"{progress.receivers} receiver{'s' * (progress.receivers != 1)}")
+        if progress.sent_bps:
+            parts.append(f"sends {progress.sent_bps / 1e6:,.0f} Mbit/s: {progress.held_by}")
         return "  ".join(parts)
 
     def note(self, note: "FileCastNote") -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from imager.multicast.events import Limit, RateReason
+from imager.multicast.events import RateReason
 from netboot.deployment.live import Board, Changes, Pace
 from netboot.deployment.outcomes import Clock, Outcomes
 from netboot.deployment.records import TaskRecord
@@ -69,7 +69,7 @@ class CastEvents:
 
     async def paced(self, session_id: int, sent_bps: float, reason: RateReason) -> None:
         task = None if reason.receiver is None else await self._task(session_id, reason.receiver)
-        self._board.paced(session_id, Pace(sent_bps, describe_reason(reason, task.machine if task else "")))
+        self._board.paced(session_id, Pace(sent_bps, reason.words(f"machine {task.machine}" if task else "")))
         self._changes.tell()
 
     async def broke(self, session_id: int, receivers: Sequence[int], reason: str) -> None:
@@ -85,22 +85,3 @@ class CastEvents:
             for task in await self._database.run(self._sessions.tasks, session_id=session_id, limit=100_000):
                 self._tasks[session_id, task.receiver] = task
         return self._tasks.get((session_id, receiver))
-
-
-def describe_reason(reason: RateReason, machine: str) -> str:
-    """Why a cast is not faster, in words; `machine`: the one that the reason names."""
-    named = f"machine {machine}" if machine else "a machine"
-    others = f" and {reason.receivers - 1} more" if reason.receivers > 1 else ""
-    match reason.limit:
-        case Limit.OPERATOR:
-            return "operator's limit"
-        case Limit.LOSS:
-            return f"loss on {reason.receivers} of {reason.of}" + (f" (of late {machine})" if machine else "")
-        case Limit.DISK:
-            return f"{named}'s disk{others}"
-        case Limit.PROCESSOR:
-            return f"{named}'s processor{others}"
-        case Limit.SENDER:
-            return "this server's processor or line"
-        case Limit.SEARCHING:
-            return "nothing yet: it still grows"

@@ -9,7 +9,7 @@ import pytest
 from imager.multicast.erasure import TableCode
 from imager.multicast.layout import CastLayout
 from imager.multicast.network import Narrow
-from imager.multicast.scenarios import BLOCK, random_scenario
+from imager.multicast.scenarios import BLOCK, busy_machines, random_scenario
 from imager.multicast.simulation import Outcome, Scenario, broken_promises, simulate
 
 
@@ -85,6 +85,25 @@ def test_a_receiver_whose_processor_is_slow_is_followed() -> None:
     outcome = simulate(scenario)
     assert all_hold_all(scenario, outcome)
     assert outcome.ended_at < 100 * 576_000 * 8 * 1.04 / 3e8 * 1.5
+
+
+def test_bursts_that_find_no_room_become_shorter_and_the_rate_does_not_pay_for_them() -> None:
+    """Seen: eleven packets of room, bursts of twelve; the rate stayed at that of half the port."""
+    port = Narrow(5e8, 16 << 10)
+    outcome = simulate(Scenario(seed=1, receivers=1, stored_lengths=(BLOCK,) * 800, ports={0: port}, line_bps=4e9))
+    end = outcome.finished_at[0]
+    (since, _, sent, _), *_, (until, _, all_sent, _) = (sample for sample in outcome.rates if sample[0] >= 0.7 * end)
+    assert (all_sent - sent) * 1498 * 8 / (until - since) > 0.9 * port.bps
+
+
+@pytest.mark.parametrize("machines", [2, 4, pytest.param(8, marks=pytest.mark.long)])
+def test_equal_machines_without_a_turn_now_and_then_slow_the_rate_and_none_is_demoted(machines: int) -> None:
+    """Seen in a classroom of emulated machines: each was called slow in turn, so none of them slowed the rate."""
+    scenario = busy_machines(1, machines)
+    outcome = simulate(scenario)
+    assert all_hold_all(scenario, outcome)
+    assert overhead(scenario, outcome) < 1.15
+    assert outcome.demoted == []
 
 
 def test_a_block_that_is_sent_again_to_a_full_buffer_gets_through_at_last() -> None:

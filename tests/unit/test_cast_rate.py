@@ -171,6 +171,38 @@ def test_a_full_memory_slows_the_sending_to_what_the_disk_takes_and_says_whose_d
     assert (control.rate_bps or 1e10) >= 1e9
 
 
+def a_deep_buffer(control: RateControl, seconds: float, bps: float, receiver: int = 1, now: float = 0.0) -> list[float]:
+    """A receiver that takes so much of what was sent, a report every 40 ms, and loses nothing; returns the rates."""
+    sent = taken = 0.0
+    rates = []
+    for _ in range(round(seconds / 0.04)):
+        for _ in range(8):
+            now += 0.005
+            sent += (control.rate_bps or 1e10) * 0.005 / BITS
+            control.sent(int(sent), now)
+        taken = min(sent, taken + bps * 0.04 / BITS)
+        control.report(receiver, a_report(int(taken) - 1, int(taken), 0), int(sent), now)
+        rates.append(control.rate_bps)
+    return rates
+
+
+def test_a_deep_buffer_that_only_fills_and_loses_nothing_is_not_waited_for() -> None:
+    rates = a_deep_buffer(RateControl(0), 10, 2e7)
+    assert min(rates[:10]) < 2e7
+    late = rates[len(rates) // 2 :]
+    assert 0.8 * 2e7 < sum(late) / len(late) < 1.1 * 2e7
+
+
+def test_a_deep_buffer_of_one_that_no_longer_counts_holds_nothing_back() -> None:
+    control = RateControl(0)
+    a_deep_buffer(control, 2, 2e7)
+    control.forget(1)
+    line = Line(control, {2: lambda _rate, _offered: 0})
+    line.sequence, line.now = 10**6, 2.0
+    line.run(2, line_bps=1e9)
+    assert (control.rate_bps or 1e10) > 9e8
+
+
 def test_memory_that_is_full_of_chunks_in_want_of_repair_slows_nothing() -> None:
     control = RateControl(0, 1e9, chunk_packets=200)
     for step in range(20):

@@ -1,5 +1,6 @@
 """Who is found slow, when, by which words, and what slow and late machines cost the others."""
 
+import random
 from dataclasses import dataclass, field
 
 import pytest
@@ -50,7 +51,7 @@ class Room:
                 lost = self.offered - int(taken)
                 free = 4 if receiver in full else 60
                 report = Report(self.offered & 0xFFFFFFFF, int(taken), lost, 0, 0, 0, 64, free, holdup)
-                self.watch.report(receiver, report, self.now)
+                self.watch.report(receiver, report, self.offered, self.now)
             self.verdicts += [(self.now, verdict) for verdict in self.watch.look(self.now)]
 
     @property
@@ -82,6 +83,32 @@ def test_when_most_take_little_nobody_is_slow() -> None:
     room.go_on(8, {1: 0.5, 2: 0.52, 3: 0.5, 4: 1.0})
     assert room.slow == []
     assert all(room.watch.counts(receiver) for receiver in (1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("machines", [2, 4, 8])
+def test_equal_machines_whose_shares_go_up_and_down_are_none_of_them_slow(machines: int) -> None:
+    chance = random.Random(machines)
+    room = Room()
+    for _ in range(240):
+        room.go_on(0.25, {number: chance.choice([0.3, 0.6, 1.0, 1.0]) for number in range(machines)})
+    assert room.slow == []
+
+
+def test_one_whose_share_goes_up_and_down_far_below_the_others_is_slow_all_the_same() -> None:
+    chance = random.Random(5)
+    room = Room()
+    for _ in range(60):
+        shares: dict[int, float | None] = {number: chance.choice([0.7, 1.0]) for number in range(4)}
+        room.go_on(0.25, shares | {4: chance.choice([0.0, 0.3])})
+    assert room.slow == [4]
+
+
+def test_half_of_a_room_always_counts() -> None:
+    room = Room()
+    room.go_on(2, {1: 1.0, 2: 1.0})
+    room.go_on(0.5, {1: 0.1, 2: 1.0})
+    room.go_on(0.5, {1: 1.0, 2: 0.1})
+    assert sum(room.watch.counts(receiver) for receiver in (1, 2)) == 1
 
 
 def test_loss_that_repair_mends_makes_nobody_slow() -> None:
@@ -161,6 +188,15 @@ def test_a_floor_alone_says_who_is_slow() -> None:
     room.go_on(10, {1: 1.0, 2: 0.5, 3: 0.2})
     assert room.slow == [3]
     assert room.watch.counts(2)
+
+
+def test_under_a_floor_one_that_comes_back_from_a_suspicion_is_judged_by_what_it_takes_from_then_on() -> None:
+    room = Room(floor_bps=30e6)
+    for _ in range(3):
+        room.go_on(0.75, {1: 1.0, 2: 1.0, 3: 0.1})
+        room.go_on(2.5, {1: 1.0, 2: 1.0, 3: 1.0})
+        assert room.watch.counts(3)
+    assert room.slow == []
 
 
 def test_a_sender_that_is_below_the_floor_itself_makes_nobody_slow() -> None:
